@@ -1,0 +1,1 @@
+# Tidemark: the trusted base of the agent, frozen into the runtime (docs/architecture.md).
