@@ -37,3 +37,45 @@ except AttributeError:
     def sleep_ms(ms):
         """Sleep for `ms` milliseconds."""
         time.sleep(ms / 1000)
+
+
+def utf8(data):
+    """Return the str of UTF-8 bytes (bytes-like); raise ValueError for anything RFC 3629 forbids.
+
+    MicroPython's own decode takes overlong forms, surrogates and code points above U+10FFFF.
+    """
+    data = bytes(data)
+    size = len(data)
+    i = 0
+    if not size or max(data) < 0x80:
+        i = size
+    while i < size:
+        lead = data[i]
+        low = 0x80
+        high = 0xBF
+        if lead < 0x80:
+            more = 0
+        elif 0xC2 <= lead <= 0xDF:
+            more = 1
+        elif 0xE0 <= lead <= 0xEF:
+            more = 2
+            if lead == 0xE0:
+                low = 0xA0
+            elif lead == 0xED:
+                high = 0x9F
+        elif 0xF0 <= lead <= 0xF4:
+            more = 3
+            if lead == 0xF0:
+                low = 0x90
+            elif lead == 0xF4:
+                high = 0x8F
+        else:
+            raise ValueError("not UTF-8")
+        i += 1
+        for _ in range(more):
+            if i >= size or not low <= data[i] <= high:
+                raise ValueError("not UTF-8")
+            low = 0x80
+            high = 0xBF
+            i += 1
+    return data.decode()
