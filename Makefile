@@ -1,0 +1,54 @@
+# Tidemark. `make help` prints the targets from the comments behind them.
+
+PYTHON ?= python3
+BOARD ?= VIRTUAL
+VENV := .venv
+RUN := $(VENV)/bin
+# The environment is made anew when its pins or the interpreter change, whatever the time stamps say.
+KEY := $(shell { cat pyproject.toml requirements.lock; $(PYTHON) -VV; pwd; } | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.stamp-$(KEY)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test quick lint format firmware doctor lock clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## the main job, end to end, on a virtual board; exit 0 only if every step holds
+	$(RUN)/tidemark demo
+
+setup: $(STAMP) ## fetch and verify the Python environment and the toolchain
+	@$(RUN)/python -m tidemark_host.toolchain setup
+
+test: setup lint ## lint, then all bounded tests that need no hardware
+	$(RUN)/pytest -n 2
+
+quick: $(STAMP) ## the tests of the firmware's cores on CPython only, in a few seconds
+	TIDEMARK_INTERPRETERS=cpython $(RUN)/pytest -q tests/vm tests/unit
+
+lint: $(STAMP) ## ruff, codespell, pyright
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/codespell
+	$(RUN)/pyright
+
+format: $(STAMP) ## put host code and tests into ruff's format
+	$(RUN)/ruff check --fix
+	$(RUN)/ruff format
+
+firmware: setup ## the firmware image of BOARD=<name> under build/<name>/, with a size report
+	@$(RUN)/python -m tidemark_host.toolchain firmware $(BOARD)
+
+doctor: $(STAMP) ## say which tools are here and work
+	@$(RUN)/python -m tidemark_host.toolchain doctor
+
+lock: ## write requirements.lock from the pins in pyproject.toml
+	$(RUN)/pip freeze --exclude-editable > requirements.lock
+
+clean: ## remove what was built here; the toolchain's cache stays
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): pyproject.toml requirements.lock
+	@bash host_tools/make_venv.sh $(PYTHON) $(VENV)
+	@touch $@

@@ -1,0 +1,225 @@
+"""board.toml: the single source of a board's flash map, times and limits.
+
+`load_board` checks everything that the firmware relies on without checking again: regions that
+do not overlap, lie on sectors, fit the flash. `generate_board_module` turns the result into the
+constants that are frozen into the runtime as `tidemark_board.py`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+# Largest board.toml read, bytes. Ours have about 2 KiB.
+MAX_FILE = 16_384
+MAX_FLASH = 64 * 1024 * 1024
+_MAX_MS = 0x3FFFFFFF  # a tick difference of MicroPython's smallest port
+_MAX_NAME = 32
+
+# Every region a board must have, with the least number of sectors its user works with.
+REGIONS: Mapping[str, int] = {
+    "runtime": 1,
+    "provisioning": 1,
+    "counter": 2,
+    "journal": 2,
+    "evidence": 2,
+    "outbox": 2,
+    "slot_a": 2,
+    "slot_b": 2,
+    "vfs": 1,
+}
+
+# table, key, constant in tidemark_board.py, least value, greatest value
+_NUMBERS: tuple[tuple[str, str, str, int, int], ...] = (
+    ("watchdog", "timeout_ms", "WATCHDOG_MS", 100, 8_388),
+    ("trial", "hold_ms", "TRIAL_HOLD_MS", 1, _MAX_MS),
+    ("trial", "limit_ms", "TRIAL_LIMIT_MS", 1, _MAX_MS),
+    ("trial", "backoff_ms", "TRIAL_BACKOFF_MS", 0, _MAX_MS),
+    ("trial", "power_boots", "TRIAL_POWER_BOOTS", 1, 255),
+    ("trial", "inconclusive_max", "TRIAL_INCONCLUSIVE_MAX", 1, 255),
+    ("lease", "boot_ms", "LEASE_BOOT_MS", 1, _MAX_MS),
+    ("lease", "repl_ms", "LEASE_REPL_MS", 1, _MAX_MS),
+    ("health", "heap_floor", "HEAP_FLOOR", 0, MAX_FLASH),
+    ("limits", "runtime_max", "RUNTIME_MAX", 1, MAX_FLASH),
+    ("limits", "heap", "HEAP", 16_384, MAX_FLASH),
+)
+
+
+class BoardFileError(Exception):
+    """A board.toml that cannot be used; `code` is stable, the text is for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the flash: `offset` from its start and `size`, both in bytes, whole sectors."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """Return the offset of the first byte behind the region."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board as its board.toml describes it; `constants` are the numbers by firmware name."""
+
+    name: str
+    flash_size: int
+    sector: int
+    page: int
+    regions: Mapping[str, Region]
+    constants: Mapping[str, int]
+
+
+def load_board(path: Path) -> Board:
+    """Read and check a board.toml. Raises BoardFileError."""
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(MAX_FILE + 1)
+    except OSError as error:
+        raise BoardFileError("unreadable", f"{path}: {error.strerror}") from error
+    return parse_board(data)
+
+
+def parse_board(data: bytes) -> Board:
+    """Check the bytes of a board.toml and return the board. Raises BoardFileError."""
+    if len(data) > MAX_FILE:
+        raise BoardFileError("oversize", f"more than {MAX_FILE} bytes")
+    try:
+        document = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BoardFileError("syntax", str(error)) from error
+    top = cast("dict[str, object]", document)
+    known = {"name", "flash", "regions", *(row[0] for row in _NUMBERS)}
+    _only(top, known, "board.toml")
+
+    name = top.get("name")
+    if not isinstance(name, str):
+        raise BoardFileError("type", "name must be a string")
+    if not (name.isascii() and name.isidentifier() and len(name) <= _MAX_NAME):
+        raise BoardFileError("name", f"name must be an identifier of at most {_MAX_NAME} letters")
+
+    flash = _table(top, "flash")
+    _only(flash, {"size", "sector", "page"}, "[flash]")
+    size = _number(flash, "flash", "size", 4096, MAX_FLASH)
+    sector = _number(flash, "flash", "sector", 256, 65_536)
+    page = _number(flash, "flash", "page", 1, 4096)
+    if size % sector:
+        raise BoardFileError("misaligned", "flash.size is not a whole number of sectors")
+    if sector % page:
+        raise BoardFileError("misaligned", "flash.sector is not a whole number of pages")
+    return Board(
+        name=name,
+        flash_size=size,
+        sector=sector,
+        page=page,
+        regions=_regions(_table(top, "regions"), size, sector),
+        constants=_constants(top),
+    )
+
+
+def _regions(table: Mapping[str, object], flash_size: int, sector: int) -> dict[str, Region]:
+    for name in table:
+        if name not in REGIONS:
+            raise BoardFileError("unknown-region", f"no part of the firmware uses {name!r}")
+    regions: list[Region] = []
+    for name, least in REGIONS.items():
+        if name not in table:
+            raise BoardFileError("missing-region", f"regions.{name} is not there")
+        region = _region(name, table[name])
+        if region.offset % sector or region.size % sector:
+            raise BoardFileError("misaligned", f"regions.{name} is not on {sector}-byte sectors")
+        if region.size < least * sector:
+            raise BoardFileError("too-small", f"regions.{name} needs {least} sectors")
+        if region.end > flash_size:
+            raise BoardFileError("out-of-flash", f"regions.{name} ends behind the flash")
+        regions.append(region)
+    regions.sort(key=lambda region: region.offset)
+    for before, after in zip(regions, regions[1:], strict=False):
+        if before.end > after.offset:
+            raise BoardFileError("overlap", f"regions.{before.name} overlaps {after.name}")
+    return {region.name: region for region in regions}
+
+
+def _region(name: str, value: object) -> Region:
+    pair = cast("list[object]", value) if isinstance(value, list) else []
+    numbers = [part for part in pair if isinstance(part, int) and not isinstance(part, bool)]
+    if len(pair) != 2 or len(numbers) != 2:
+        raise BoardFileError("type", f"regions.{name} must be [offset, size], two integers")
+    offset, size = numbers
+    if offset < 0 or size < 0:
+        raise BoardFileError("out-of-flash", f"regions.{name} has a negative number")
+    return Region(name, offset, size)
+
+
+def _constants(top: Mapping[str, object]) -> dict[str, int]:
+    constants: dict[str, int] = {}
+    keys: dict[str, set[str]] = {}
+    for table, key, constant, least, most in _NUMBERS:
+        constants[constant] = _number(_table(top, table), table, key, least, most)
+        keys.setdefault(table, set()).add(key)
+    for table, allowed in keys.items():
+        _only(_table(top, table), allowed, f"[{table}]")
+    if constants["TRIAL_HOLD_MS"] > constants["TRIAL_LIMIT_MS"]:
+        raise BoardFileError("range", "trial.hold_ms is above trial.limit_ms: no trial could pass")
+    return constants
+
+
+def _table(top: Mapping[str, object], name: str) -> dict[str, object]:
+    value = top.get(name)
+    if value is None:
+        raise BoardFileError("missing", f"the table [{name}] is not there")
+    if not isinstance(value, dict):
+        raise BoardFileError("type", f"{name} must be a table")
+    return cast("dict[str, object]", value)
+
+
+def _only(table: Mapping[str, object], allowed: set[str], where: str) -> None:
+    for key in table:
+        if key not in allowed:
+            raise BoardFileError("unknown", f"{where} has {key!r}, which nothing reads")
+
+
+def _number(table: Mapping[str, object], where: str, key: str, least: int, most: int) -> int:
+    value = table.get(key)
+    if value is None:
+        raise BoardFileError("missing", f"{where}.{key} is not there")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BoardFileError("type", f"{where}.{key} must be an integer")
+    if not least <= value <= most:
+        raise BoardFileError("range", f"{where}.{key} must be {least} to {most}")
+    return value
+
+
+def generate_board_module(board: Board) -> str:
+    """Return the source of `tidemark_board.py`: the board's constants, the same text every time."""
+    lines = [
+        f"# Constants of the board {board.name}, made from its board.toml. Change that file.",
+        "",
+        f'NAME = "{board.name}"',
+        f"FLASH_SIZE = {board.flash_size}",
+        f"SECTOR = {board.sector}",
+        f"PAGE = {board.page}",
+        "",
+        "# name: (offset, size) in bytes",
+        "REGIONS = {",
+        *(
+            f'    "{region.name}": ({region.offset:#08x}, {region.size:#08x}),'
+            for region in board.regions.values()
+        ),
+        "}",
+        "",
+        *(f"{name} = {value}" for name, value in board.constants.items()),
+    ]
+    return "\n".join(lines) + "\n"
