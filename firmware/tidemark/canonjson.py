@@ -115,7 +115,7 @@ class _Reader:
             raise _syntax("ends within a value")
         if byte == _QUOTE:
             return self.string()
-        if byte == 0x7B or byte == 0x5B:
+        if byte in b"{[":
             if not depth:
                 raise CodecError("json-depth", "nested too deep")
             self.at += 1
@@ -131,7 +131,7 @@ class _Reader:
     def more(self, close):
         """Consume a comma (True) or the closing byte (False)."""
         byte = self.peek()
-        if byte != 0x2C and byte != close:
+        if byte not in (0x2C, close):
             raise _syntax("neither comma nor end")
         self.at += 1
         return byte != close
@@ -237,11 +237,10 @@ class _Reader:
             raise _syntax("ends within an escape")
         for digit in digits:
             if 0x30 <= digit <= 0x39:
-                digit -= 0x30
+                code = code << 4 | digit - 0x30
             elif 0x61 <= digit | 0x20 <= 0x66:
-                digit = (digit | 0x20) - 0x57
+                code = code << 4 | (digit | 0x20) - 0x57
             else:
                 raise _syntax("not a hex digit")
-            code = code << 4 | digit
         self.at += 4
         return code

@@ -1,6 +1,7 @@
 # Deterministic CBOR (RFC 8949, 4.2.1) in Tidemark's profile (docs/protocol.md): what one value
 # encodes to is one byte string, and only that byte string decodes.
 
+import math
 import struct
 
 from .compat import const, utf8
@@ -30,7 +31,7 @@ class Tagged:
 
 def _float_bits(value):
     """Return (size in bytes, bits) of the shortest IEEE 754 form that keeps `value`."""
-    if value != value:
+    if math.isnan(value):
         return 2, _NAN16
     return _narrow(struct.unpack(">Q", struct.pack(">d", value))[0])
 

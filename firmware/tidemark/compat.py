@@ -18,7 +18,7 @@ try:
     ticks_add = time.ticks_add
     sleep_ms = time.sleep_ms
 except AttributeError:
-    # CPython: the wrap of a 32-bit port, so that code which compares ticks with `<` fails in tests.
+    # CPython: the wrap of a 32-bit port, so that tests see code that compares ticks with `<`.
     _PERIOD = 1 << 30
     _HALF = 1 << 29
 

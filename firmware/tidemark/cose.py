@@ -90,8 +90,9 @@ def _parse(message, max_size, tags):
     if not isinstance(headers, dict) or list(headers) != [_ALG_LABEL]:
         raise CodecError("cose-shape", "protected header is not {1: alg}")
     alg = headers[_ALG_LABEL]
+    fitting = (EDDSA,) if tag == TAG_SIGN1 else (HMAC_64, HMAC_256)
     # An int: 4.0 equals 4.
-    if not isinstance(alg, int) or alg not in ((EDDSA,) if tag == TAG_SIGN1 else (HMAC_64, HMAC_256)):
+    if not isinstance(alg, int) or alg not in fitting:
         raise CodecError("cose-alg", "algorithm not of this envelope")
     if len(proof) != _TAG_BYTES[alg]:
         raise CodecError("cose-shape", "MAC or signature of another length")

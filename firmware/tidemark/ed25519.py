@@ -103,7 +103,10 @@ def _multiply_base(k, feed):
 
 
 def _signed_digits(k):
-    """Return `k` as 254 digits, lowest first: 0, or odd in -15..15 (modulo 32) and then 4 zeros."""
+    """Return `k` below 2^253 as signed digits, lowest first, one byte each, modulo 32.
+
+    A digit is 0, or odd in -15..15 and followed by four zeros (width-5 NAF).
+    """
     digits = bytearray(256)
     i = 0
     while k:
