@@ -86,7 +86,8 @@ def _parse(message, max_size, tags):
             raise CodecError("cose-shape", "not a byte string")
     if not isinstance(unprotected, dict):
         raise CodecError("cose-shape", "unprotected header is no map")
-    headers = cbor.decode(protected, 1, 16)
+    # RFC 9052, 3, writes an empty protected header as no bytes at all.
+    headers = cbor.decode(protected, 1, 16) if protected else None
     if not isinstance(headers, dict) or list(headers) != [_ALG_LABEL]:
         raise CodecError("cose-shape", "protected header is not {1: alg}")
     alg = headers[_ALG_LABEL]
