@@ -1,0 +1,3 @@
+from tidemark import stage0
+
+stage0.run()

@@ -1,0 +1,135 @@
+# Stage 0: from reset to a running image. Frozen; what it does before the hand-over decides whether a board comes back.
+
+import sys
+
+from tidemark import image, slots
+from tidemark.compat import sleep_ms
+from tidemark.errors import ImageError, StateError, TidemarkError
+
+base = None  # the Base of this boot: made by `boot`, used by `run`, and at hand in the REPL
+
+
+def boot():
+    """Called by _boot.py: arms watchdog and boot lease, recovers and affirms the state, mounts littlefs.
+
+    Nothing here may end in an immediate reset: whatever fails leaves `base.fault` for `run`, which goes to rescue
+    under a lease. A boot that runs no main.py (raw REPL) keeps the lease of a REPL.
+    """
+    global base
+    import tidemark_board
+    from tidemark import port
+    from tidemark.base import Base
+
+    platform = port.select()
+    base = Base(platform, tidemark_board)
+    base.supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
+    try:
+        base.recover()
+    except TidemarkError as error:
+        base.fault = error
+    _mount_files(base)
+
+
+def _mount_files(base):
+    """Mounts the littlefs of files that may be lost at /; formats it when it does not mount (and says so)."""
+    import vfs
+
+    from tidemark.flash import BlockDevice
+
+    device = BlockDevice(base.regions["vfs"])
+    try:
+        vfs.umount("/")
+    except OSError:
+        pass  # nothing was mounted by the platform
+    try:
+        vfs.mount(vfs.VfsLfs2(device, progsize=base.board.PAGE), "/")
+    except OSError:
+        vfs.VfsLfs2.mkfs(device, progsize=base.board.PAGE)
+        vfs.mount(vfs.VfsLfs2(device, progsize=base.board.PAGE), "/")
+        base.record("vfs-format", "")
+
+
+def run():
+    """Called by main.py: picks the slot, journals a trial boot, checks the digest, mounts, runs. Returns to the REPL
+    only for a board that waits for provisioning or for a person who pressed Ctrl-C."""
+    if base.unprovisioned:
+        print("tidemark: not provisioned; waits on this console")
+        return
+    # From here on somebody must take over soon: the application's first health mark ends this lease.
+    base.supervisor.lease(base.board.LEASE_BOOT_MS, "lease")
+    try:
+        slot = _choose()
+        if slot != slots.NONE:
+            _run_image(slot)
+        else:
+            _run_rescue()
+    except KeyboardInterrupt:
+        base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
+        base.record("repl", "ctrl-c")
+        print("tidemark: stopped from the console; the board resets in %d s" % (base.board.LEASE_REPL_MS // 1000))
+
+
+def _choose():
+    """The slot to run, or NONE for rescue."""
+    if base.fault or base.safe:
+        base.mode, base.why = "safe" if base.safe else "rescue", base.fault.code if base.fault else "state-lost"
+        return slots.NONE
+    try:
+        base.record_all(base.slots.resolve(base.cause, base.reason))
+        while True:
+            slot, why = base.slots.choose()
+            if slot == slots.NONE:
+                base.mode, base.why = "rescue", why
+                return slot
+            release = base.slots.release(slot)
+            try:
+                image.check(base.regions["slot_a" if slot == 0 else "slot_b"], release)
+            except ImageError as error:
+                confirmed = slot == base.slots.confirmed
+                base.record_all(base.slots.bad_image(slot))
+                if confirmed:
+                    base.mode, base.why = "rescue", error.code
+                    return slots.NONE
+                continue
+            base.mode = "trial" if why == "trial" else "normal"
+            return slot
+    except StateError as error:
+        base.mode, base.why = "rescue", error.code
+        return slots.NONE
+
+
+def _run_image(slot):
+    release = base.slots.release(slot)
+    if base.mode == "trial":
+        # In a trial a boot lease that runs out is the image's missed deadline, not a forgotten console.
+        base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+    print("tidemark: slot %s, release %d (%s), %s" % ("ab"[slot], release.index, release.version, base.mode))
+    try:
+        image.mount(base.regions["slot_a" if slot == 0 else "slot_b"], release)
+        sys.path[:] = [".frozen", image.MOUNT_POINT]
+        from agent import app
+
+        base.start(app)
+        base.supervisor.run(sleep_ms)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # the one broad catch: whatever an image does ends here, as evidence
+        sys.print_exception(error) if hasattr(sys, "print_exception") else None
+        base.crashed(error)
+
+
+def _run_rescue():
+    """The base alone: joins the network and takes an update through the same verified path."""
+    print("tidemark: %s (%s)" % (base.mode, base.why))
+    base.slots.running = slots.NONE
+    base.record("rescue", base.why)
+    try:
+        base.start(None)
+        base.supervisor.run(sleep_ms)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # stage 0 never resets at once: the lease gives people time to look
+        sys.print_exception(error) if hasattr(sys, "print_exception") else None
+        base.record("rescue-fault", type(error).__name__)
+        base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
+
