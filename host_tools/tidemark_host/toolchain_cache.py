@@ -1,7 +1,7 @@
 """Where the toolchain lives and how it gets there: cache folder, locks, stamps, subprocesses.
 
-Everything fetched or built sits under one cache folder outside the repository. A part that is
-complete has a stamp with the hash of its inputs; a part without a stamp is made again from nothing.
+Everything fetched or built sits under one cache folder outside the repository. A part that
+is complete has a stamp with the hash of its inputs; one without is made again from nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
+def lock(name: str) -> Generator[None, None, None]:
     """Hold the lock `name` across processes: test workers and the demo may ask at once."""
     with (cache_dir() / f"{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -62,7 +62,7 @@ def digest(*parts: bytes | str) -> str:
 
 
 def tree_digest(root: Path, suffix: str = "") -> str:
-    """Return the digest of every file under `root` whose name ends in `suffix`: names and bytes."""
+    """Return the digest of the files under `root` whose names end in `suffix`: names, bytes."""
     parts: list[bytes | str] = []
     for path in sorted(root.rglob(f"*{suffix}")):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -71,7 +71,7 @@ def tree_digest(root: Path, suffix: str = "") -> str:
 
 
 def ensure(name: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
-    """Return the cache folder `name`, made by `make(folder)` unless its stamp already says `key`."""
+    """Return the cache folder `name`, made by `make(folder)` unless its stamp says `key`."""
     folder = cache_dir() / name
     stamp = folder / ".stamp"
     if _stamped(stamp, key):
@@ -103,7 +103,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout_s: float = 900,
 ) -> str:
-    """Run a program to its end and return its output; ToolchainError with the log's tail if it fails."""
+    """Run a program and return its output; ToolchainError with the log's tail if it fails."""
     try:
         done = subprocess.run(
             [str(arg) for arg in argv],

@@ -2,8 +2,9 @@
 
 A test file here holds plain `def test_*():` functions with bare asserts, without parameters and
 without pytest. It imports firmware modules (`from tidemark.counter import Counter`), helpers of
-this folder, and `nor` (the NOR flash model). Each function becomes two tests, `test_x[cpython]` and
-`test_x[micropython]`. A name says if it is for one interpreter only: `test_cpython_*`, `test_vm_*`.
+this folder, and `nor` (the NOR flash model). Each function becomes two tests, `test_x[cpython]`
+and `test_x[micropython]`. A name says if it is for one interpreter only: `test_cpython_*` and
+`test_vm_*`; imports that only one of them has belong inside such a function.
 
 The MicroPython half of a file runs in one process (runner.py), started when the first of its tests
 is due, in the order in which pytest asks. A process that dies takes the test down that it was in;
@@ -22,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tidemark_host import toolchain
 
 from tests.conftest import GENERATED, SHARED, firmware_dir
+from tidemark_host import toolchain
 
 HERE = Path(__file__).resolve().parent
 INTERPRETERS = ("cpython", "micropython")
@@ -155,7 +156,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the MicroPython tests of a file on one xdist worker, so that one process serves them."""
+    """Keep a file's tests on one xdist worker, so that one process serves them."""
     for item in items:
         if item.path.parent == HERE:
             item.add_marker(pytest.mark.xdist_group(f"vm-{item.path.stem}"))
@@ -183,6 +184,6 @@ def _end_processes() -> Iterator[None]:
 def pytest_exception_interact(
     node: pytest.Item | pytest.Collector, call: pytest.CallInfo[object], report: object
 ) -> None:
-    """Show MicroPython's traceback alone: the frames of this file say nothing about the failure."""
+    """Show MicroPython's traceback alone: the frames of this file say nothing."""
     if call.excinfo and isinstance(call.excinfo.value, VmFailure):
         report.longrepr = str(call.excinfo.value)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,5 +1,5 @@
 # Runs under MicroPython: imports one test file and calls the functions whose names come on stdin.
-# argv: the file, then the folders for sys.path. Prints one marked line for the end of each function.
+# argv: the file, then the folders for sys.path. Prints one marked line at each function's end.
 
 import sys
 
