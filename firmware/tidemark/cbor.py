@@ -54,7 +54,7 @@ def _narrow(bits):
             # Subnormal in the narrow form: the leading one becomes explicit.
             whole = fraction | 1 << 52
             drop += 1 - e
-            if drop <= 52 and not whole & ((1 << drop) - 1):
+            if not whole & ((1 << drop) - 1):
                 return size, top | whole >> drop
         elif 0 < e <= 2 * bias and not fraction & ((1 << drop) - 1):
             return size, top | e << width | fraction >> drop

@@ -11,6 +11,7 @@ import cbor2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from securesystemslib.formats import encode_canonical
+
 from tidemark import canonjson, cbor
 from tidemark.compat import utf8
 from tidemark.errors import CodecError

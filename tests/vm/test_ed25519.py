@@ -299,6 +299,15 @@ def test_refuses_every_flipped_byte_of_a_signature_and_key():
         assert ed25519.verify(bad, message, signature) is False, i
 
 
+def test_only_points_of_the_curve_are_keys():
+    # y below 24 for which (y^2 - 1) / (d*y^2 + 1) is a square, the small orders 0 and 1 aside.
+    found = []
+    for y in range(24):
+        if ed25519._decode(bytes((y,)) + bytes(31), None):
+            found.append(y)
+    assert found == [3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 19, 21, 23]
+
+
 def test_wrong_lengths_are_false_and_a_wrong_seed_an_error():
     seed, public, message, signature = [_hex(v) for v in _RFC[1]]
     assert not ed25519.verify(public[:31], message, signature)
