@@ -1,4 +1,5 @@
-# The base: holds the parts of one boot and hands them to the application. Glue only; what decides lives in the parts.
+# The base: holds the parts of one boot and hands them to the application. Glue only; what decides
+# lives in the parts.
 
 import gc
 
@@ -31,8 +32,9 @@ _RADIO_DELAY_MAX_MS = const(600_000)
 class Base:
     """Everything of the trusted base that one boot holds.
 
-    The application gets it as the argument of `agent.app.tasks(base)` and uses: `.connection .link .outbox .counter
-    .journal .evidence .identity .settings .supervisor .port .board .uptime_ms() .record(code, detail)`.
+    The application gets it as the argument of `agent.app.tasks(base)` and uses: `.connection .link
+    .outbox .counter .journal .evidence .identity .settings .supervisor .port .board .uptime_ms()
+    .record(code, detail)`.
     """
 
     def __init__(self, port, board):
@@ -68,7 +70,8 @@ class Base:
     # -- state
 
     def recover(self):
-        """Recovers every part of the flash state, in an order in which evidence of a failure can be kept."""
+        """Recovers every part of the flash state, in an order in which evidence of a failure can
+        be kept."""
         self.evidence.recover()
         self.record("boot", self.reason or self.cause)
         self.journal.recover()
@@ -76,7 +79,8 @@ class Base:
         self.outbox.recover()
         self.identity = identity.load(self.journal)
         self.provisioning = identity.read_provisioning(self.regions["provisioning"])
-        if self.provisioning and (not self.identity or self.identity.public != self.provisioning.public):
+        public = self.identity.public if self.identity else b""
+        if self.provisioning and public != self.provisioning.public:
             self.safe = True
             self.record("state-lost", "")
             return
@@ -86,16 +90,18 @@ class Base:
 
     @property
     def unprovisioned(self):
-        """True until provisioning has verified slot A and confirmed it. A damaged or lost state is not a new board."""
+        """True until provisioning has verified slot A and confirmed it. A damaged or lost state is
+        not a new board."""
         if self.fault or self.safe:
             return False
         return self.provisioning is None or self.slots.confirmed == NONE
 
     def record(self, code, detail="", kind=SECURITY):
-        """Adds to the evidence ring; a ring that cannot be written never stops the board, the gap is counted."""
+        """Adds to the evidence ring; a ring that cannot be written never stops the board, the gap
+        is counted."""
         try:
-            epoch = self.counter.epoch
-            self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, self.uptime_ms(), self.cause)
+            now, epoch = self.uptime_ms(), self.counter.epoch
+            self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, now, self.cause)
         except TidemarkError as error:
             print("tidemark: evidence", error.code)
 
@@ -107,7 +113,8 @@ class Base:
     # -- running
 
     def start(self, app):
-        """Builds link, session and updates, and gives the supervisor its tasks. `app` is None in rescue."""
+        """Builds link, session and updates, and gives the supervisor its tasks. `app` is None in
+        rescue."""
         if not self.identity or not self.provisioning:
             # Nothing to say hello with: a person must come, so the lease is a person's.
             self.supervisor.lease(self.board.LEASE_REPL_MS, "lease")
@@ -155,7 +162,8 @@ class Base:
         supervisor.add(Task("evidence", self._evidence_step, 1000, _TASK_DEADLINE_MS))
 
     def _delay_radio(self):
-        """Repeated short boots delay the radio exponentially: a board that browns out when it sends must not spin."""
+        """Repeated short boots delay the radio exponentially: a board that browns out when it
+        sends must not spin."""
         short = max(self.slots.crashes, self.slots.power_boots)
         if short > 1:
             self.link.delay(min(1000 << min(short, 10), _RADIO_DELAY_MAX_MS))
@@ -165,7 +173,8 @@ class Base:
             self.slots.healthy()
 
     def crashed(self, error):
-        """The image raised: the supervisor's broad catch. Records what is known, then resets; does not return."""
+        """The image raised: the supervisor's broad catch. Records what is known, then resets; does
+        not return."""
         reason = "heap" if isinstance(error, MemoryError) else "crash"
         self.record(reason, type(error).__name__)
         if self.slots.in_trial:
@@ -174,7 +183,8 @@ class Base:
         self.reset(reason)
 
     def reset(self, reason):
-        """A deliberate reset that leaves its reason in the register that survives it. Does not return."""
+        """A deliberate reset that leaves its reason in the register that survives it. Does not
+        return."""
         self.record("reset", reason)
         self.port.set_marker(reasons.encode(reason))
         print("tidemark: reset, reason %s" % reason)
@@ -201,7 +211,8 @@ class Base:
     def _judge(self, now):
         app_reason = self._app.health(self) if hasattr(self._app, "health") else None
         gc_free = gc.mem_free() if hasattr(gc, "mem_free") else 1 << 30
-        verdict = self._trial.step(now, self.link.state == "up", self.acknowledged, gc_free, app_reason)
+        link_up = self.link.state == "up"
+        verdict = self._trial.step(now, link_up, self.acknowledged, gc_free, app_reason)
         if verdict is None:
             return
         outcome, reason = verdict
@@ -211,7 +222,8 @@ class Base:
             self.mode = "normal"
             self.connection.report_soon()
             return
-        self.record_all(self.slots.fault(reason) if outcome == "reject" else self.slots.inconclusive(reason))
+        end = self.slots.fault if outcome == "reject" else self.slots.inconclusive
+        self.record_all(end(reason))
         self.reset("rollback")
 
     def _former_acknowledged(self, now):
@@ -224,7 +236,8 @@ class Base:
         elif self._retry_at is None:
             self._retry_at = now + (self.board.TRIAL_BACKOFF_MS << min(self.slots.retries, 10))
         elif now >= self._retry_at and self.connection.idle:
-            # A freshly staged image has no retries behind it and goes through `Updates`; this is a repeated trial.
+            # A freshly staged image has no retries behind it and goes through `Updates`; this is a
+            # repeated trial.
             self.reset("trial" if self.slots.retries else "update")
 
     @property

@@ -17,7 +17,8 @@ def device_id(public):
 
 
 class Identity:
-    """The board's Ed25519 key. The seed stays in the journal and in this object; nothing prints or sends it (I9)."""
+    """The board's Ed25519 key. The seed stays in the journal and in this object; nothing prints or
+    sends it (I9)."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -30,7 +31,8 @@ class Identity:
 
 
 def load(journal):
-    """The board's `Identity`, or None before its birth. The key is affirmed before anything is made of it."""
+    """The board's `Identity`, or None before its birth. The key is affirmed before anything is
+    made of it."""
     seed = journal.affirm("key")
     return Identity(seed) if seed else None
 
@@ -38,8 +40,8 @@ def load(journal):
 def birth(journal, random):
     """The board's `Identity`, made now when there is none.
 
-    random: callable n -> n bytes of the hardware source. Two draws that are equal or constant are a dead source:
-    StateError("random-health"), and no key is made.
+    random: callable n -> n bytes of the hardware source. Two draws that are equal or constant are
+    a dead source: StateError("random-health"), and no key is made.
     """
     identity = load(journal)
     if identity:
@@ -52,7 +54,8 @@ def birth(journal, random):
 
 
 class Provisioning:
-    """What the write-once sector says: the owner's trust anchors, beside the public half of the key they were given to."""
+    """What the write-once sector says: the owner's trust anchors, beside the public half of the
+    key they were given to."""
 
     def __init__(self, public, root, gateway_id, gateway_key):
         self.public = public
@@ -67,8 +70,9 @@ class Provisioning:
 def read_provisioning(region):
     """The `Provisioning` of this board, None when the sector was never completed.
 
-    Layout: page 0 magic, body length (u16), SHA-256 of the body, written last; the CBOR body from byte 256 on. A header
-    without a body that matches it is a torn or altered sector: StateError("provisioning-damaged").
+    Layout: page 0 magic, body length (u16), SHA-256 of the body, written last; the CBOR body from
+    byte 256 on. A header without a body that matches it is a torn or altered sector:
+    StateError("provisioning-damaged").
     """
     header = region.read(0, 50)
     if header == b"\xff" * 50:
@@ -87,8 +91,8 @@ def read_provisioning(region):
 
 
 def write_provisioning(region, provisioning):
-    """Writes the sector once: body first, header last. The same content again is no error; other content is
-    StateError("provisioned")."""
+    """Writes the sector once: body first, header last. The same content again is no error; other
+    content is StateError("provisioned")."""
     body = cbor.encode(provisioning.fields())
     if len(body) > _BODY_MAX:
         raise ConfigError("provisioning-size", "%d bytes, at most %d" % (len(body), _BODY_MAX))
@@ -96,7 +100,7 @@ def write_provisioning(region, provisioning):
     try:
         present = read_provisioning(region)
     except StateError:
-        pass  # a cut during the header's write: nothing was promised yet, so the sector is written anew
+        pass  # a cut during the header's write: nothing was promised yet, so it is written anew
     if present:
         if present.fields() == provisioning.fields():
             return

@@ -16,9 +16,9 @@ _CHUNK = const(4096)
 
 
 def encode_header(release, board):
-    """The header that is written last into a slot: magic, length (u16), CBOR [board, digest, length, index, attempt,
-    version], padded with 0xFF to whole 256-byte pages. It informs people and tools; what is authorised stands in the
-    journal. Raises ImageError("header-size")."""
+    """The header that is written last into a slot: magic, length (u16), CBOR [board, digest,
+    length, index, attempt, version], padded with 0xFF to whole 256-byte pages. It informs people
+    and tools; what is authorised stands in the journal. Raises ImageError("header-size")."""
     body = cbor.encode([board] + list(release))
     raw = _MAGIC + len(body).to_bytes(2, "big") + body
     if len(raw) > _HEADER_MAX:
@@ -48,7 +48,8 @@ def decode_header(raw):
 
 
 def digest(region, length, feed=None):
-    """SHA-256 over the `length` bytes of image in a slot, hashed in place; `feed` is called every 4 KiB."""
+    """SHA-256 over the `length` bytes of image in a slot, hashed in place; `feed` is called every
+    4 KiB."""
     if length < 0 or length > region.size - HEADER_SIZE:
         raise ImageError("image-length", "%d bytes" % length)
     view = region.view(HEADER_SIZE, length)
@@ -61,7 +62,8 @@ def digest(region, length, feed=None):
 
 
 def check(region, release, feed=None):
-    """Raises ImageError("image-digest") unless the slot holds the image of `release`, byte for byte (I3)."""
+    """Raises ImageError("image-digest") unless the slot holds the image of `release`, byte for
+    byte (I3)."""
     if digest(region, release.length, feed) != release.digest:
         raise ImageError("image-digest", "release %d" % release.index)
 

@@ -1,5 +1,6 @@
 # Why a board was reset or a trial ended: one list for flash, wire and gateway.
-# Codes are words; the register that survives a reset holds their place in this list, so entries are only ever appended.
+# Codes are words; the register that survives a reset holds their place in this list, so entries
+# are only ever appended.
 
 from tidemark.compat import const
 

@@ -1,5 +1,5 @@
-# Which application slot may boot, be written, be confirmed: a pure state machine over a handed-in journal.
-# Invariants I3, I4 and I5 are decided here and nowhere else.
+# Which application slot may boot, be written, be confirmed: a pure state machine over a handed-in
+# journal. Invariants I3, I4 and I5 are decided here and nowhere else.
 
 from tidemark import cbor
 from tidemark.compat import const
@@ -21,7 +21,7 @@ NONE = const(2)  # in place of a slot number: there is none
 
 _FORMAT = const(1)
 _REJECTED_MAX = const(16)
-_DIGEST_KEY = const(16)  # bytes of a digest kept in the list of rejected ones: 16 entries fit one journal value
+_DIGEST_KEY = const(16)  # bytes of a rejected digest that are kept: 16 entries fit one value
 _POWER_BOOTS = const(16)
 _INCONCLUSIVE_MAX = const(3)
 _ACK_WITHIN_MS = const(600_000)
@@ -41,9 +41,10 @@ Release = namedtuple("Release", ("digest", "length", "index", "attempt", "versio
 class Slots:
     """The two application slots.
 
-    Slots are 0 and 1. Each change is one journal record, written before its effect, so that a power cut between any
-    two lines leaves the old state or the new one. Methods that change state raise `StateError` when the journal cannot
-    promise it, and `SlotError` when the change is not allowed; then nothing has changed.
+    Slots are 0 and 1. Each change is one journal record, written before its effect, so that a
+    power cut between any two lines leaves the old state or the new one. Methods that change state
+    raise `StateError` when the journal cannot promise it, and `SlotError` when the change is not
+    allowed; then nothing has changed.
     """
 
     def __init__(self, journal):
@@ -63,7 +64,8 @@ class Slots:
     # -- persistence
 
     def recover(self):
-        """Loads and affirms the state; the floor catches up with a confirmation that a power cut separated from it."""
+        """Loads and affirms the state; the floor catches up with a confirmation that a power cut
+        separated from it."""
         raw = self.journal.affirm("boot")
         if raw is None:
             return
@@ -121,16 +123,19 @@ class Slots:
         rows = []
         for slot in (0, 1):
             release = self._releases[slot]
-            rows.append([self._states[slot], release.index if release else 0, release.attempt if release else 0])
+            known = [release.index, release.attempt] if release else [0, 0]
+            rows.append([self._states[slot]] + known)
         return rows
 
     def rejected(self):
-        """List of [first 16 bytes of the digest, attempt, index, reason] that are not tried again."""
+        """List of [first 16 bytes of the digest, attempt, index, reason] that are not tried
+        again."""
         raw = self.journal.get("rejected")
         return cbor.decode(raw) if raw else []
 
     def _rejection(self, release):
-        """The reason why this digest at this attempt is not tried, or None. A higher attempt lifts it."""
+        """The reason why this digest at this attempt is not tried, or None. A higher attempt lifts
+        it."""
         for digest, attempt, _, reason in self.rejected():
             if digest == release.digest[:_DIGEST_KEY] and release.attempt <= attempt:
                 return reason
@@ -145,8 +150,8 @@ class Slots:
     def check_candidate(self, release):
         """Raises SlotError unless this authorised release may be written and tried.
 
-        Codes: "current" (it is the confirmed one), "below-floor", "rejected", "rejected-full", "in-trial", "staged"
-        (it is already there).
+        Codes: "current" (it is the confirmed one), "below-floor", "rejected", "rejected-full",
+        "in-trial", "staged" (it is already there).
         """
         held = self.release(self.confirmed)
         if held and held.digest == release.digest:
@@ -166,15 +171,17 @@ class Slots:
                     raise SlotError("staged", "release %d waits for its trial" % held.index)
 
     def target_slot(self):
-        """The slot (0 or 1) that may be overwritten: never the running one, never the last confirmed one (I3)."""
+        """The slot (0 or 1) that may be overwritten: never the running one, never the last
+        confirmed one (I3)."""
         for slot in (1, 0):
-            if slot != self.confirmed and slot != self.running:
+            if slot not in (self.confirmed, self.running):
                 return slot
         raise SlotError("no-target", "no slot may be overwritten")
 
     def begin_write(self, slot, release):
-        """Journals WRITING before the first erase. A repeated call for the same release resumes and writes nothing."""
-        if slot == self.confirmed or slot == self.running:
+        """Journals WRITING before the first erase. A repeated call for the same release resumes
+        and writes nothing."""
+        if slot in (self.confirmed, self.running):
             raise SlotError("protected", "slot %d is in use" % slot)
         self.check_candidate(release)
         if self._states[slot] == WRITING and self._releases[slot] == release:
@@ -200,13 +207,15 @@ class Slots:
         self._waiting = _READY
 
     def abort(self, digest):
-        """The owner's abort: a staged image of this digest is dropped. A running trial ends at its next boot."""
+        """The owner's abort: a staged image of this digest is dropped. A running trial ends at its
+        next boot."""
         for slot in (0, 1):
             if self._states[slot] == STAGED and self._releases[slot].digest == digest:
                 self._end_trial(slot, EMPTY, "inconclusive", "aborted")
 
     def provision(self, release):
-        """The factory image in slot 0, verified against the root, becomes the first confirmed one."""
+        """The factory image in slot 0, verified against the root, becomes the first confirmed
+        one."""
         if self.confirmed != NONE:
             if self._releases[self.confirmed] == release:
                 return
@@ -222,8 +231,8 @@ class Slots:
     def resolve(self, cause, reason):
         """Draws the consequence of how the last boot ended.
 
-        cause: reset cause of the port (str). reason: our own marker's word, "" if none. Returns a list of
-        (event, detail) for the evidence ring. Call once a boot, before `choose`.
+        cause: reset cause of the port (str). reason: our own marker's word, "" if none. Returns a
+        list of (event, detail) for the evidence ring. Call once a boot, before `choose`.
         """
         slot = self._trial_slot()
         if slot == NONE or not self.trial_open:
@@ -232,10 +241,12 @@ class Slots:
             return self._reject(slot, reason)
         if cause == "watchdog" and not reason:
             return self._reject(slot, "watchdog")
-        # A lost supply, a REPL lease, a reset by hand: not shown to be the image's fault, and bounded all the same.
+        # A lost supply, a REPL lease, a reset by hand: not shown to be the image's fault, and
+        # bounded all the same.
         self.power_boots += 1
         if self.power_boots > _POWER_BOOTS:
-            return self._inconclusive(slot, "lease" if reason == "lease" else "power", _WAIT_UNCOUNTED)
+            why = "lease" if reason == "lease" else "power"
+            return self._inconclusive(slot, why, _WAIT_UNCOUNTED)
         self._save()
         return [("trial-open", reason or cause)]
 
@@ -247,7 +258,8 @@ class Slots:
         return []
 
     def choose(self):
-        """Picks what runs. Returns (slot, why): slot 0, 1, or NONE for rescue with the reason in `why`.
+        """Picks what runs. Returns (slot, why): slot 0, 1, or NONE for rescue with the reason in
+        `why`.
 
         A trial boot is journalled here, before anything of the image is touched.
         """
@@ -262,7 +274,8 @@ class Slots:
         if self.confirmed == NONE:
             return NONE, "no-image"
         if self.crashes >= _CRASHES and (self.crashes - _CRASHES) % 2 == 0:
-            # One rescue boot, then the application again, in turn: the count moves on so that the next boot differs.
+            # One rescue boot, then the application again, in turn: the count moves on so that the
+            # next boot differs.
             self.crashes = min(self.crashes + 1, 254)
             self._save()
             return NONE, "crash-loop"
@@ -290,8 +303,8 @@ class Slots:
         return not self._rejected_is_full()
 
     def bad_image(self, slot):
-        """The digest of a slot no longer holds: never run it. A staged one is fetched again, a confirmed one waits
-        for rescue. Returns events."""
+        """The digest of a slot no longer holds: never run it. A staged one is fetched again, a
+        confirmed one waits for rescue. Returns events."""
         self.running = NONE
         if slot != self.confirmed:
             return self._end_trial(slot, EMPTY, "inconclusive", "image-digest")
@@ -316,7 +329,8 @@ class Slots:
         return [("confirmed", release.version)]
 
     def fault(self, reason):
-        """The running image failed in a way that was caught (crash, heap, health). Returns events."""
+        """The running image failed in a way that was caught (crash, heap, health). Returns
+        events."""
         if self.in_trial:
             return self._reject(self.running, reason)
         return self._resolve_confirmed("", reason) if self.running != NONE else []
@@ -328,7 +342,8 @@ class Slots:
         return self._inconclusive(self.running, reason, _WAIT_COUNTED)
 
     def acknowledged(self, uptime_ms):
-        """The former image was acknowledged `uptime_ms` after its boot. Returns events; then `retry_due` may be True."""
+        """The former image was acknowledged `uptime_ms` after its boot. Returns events; then
+        `retry_due` may be True."""
         if self._waiting == _READY or self.in_trial:
             return []
         slot = self._trial_slot()

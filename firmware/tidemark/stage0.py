@@ -1,4 +1,5 @@
-# Stage 0: from reset to a running image. Frozen; what it does before the hand-over decides whether a board comes back.
+# Stage 0: from reset to a running image. Frozen; what it does before the hand-over decides whether
+# a board comes back.
 
 import sys
 
@@ -10,10 +11,11 @@ base = None  # the Base of this boot: made by `boot`, used by `run`, and at hand
 
 
 def boot():
-    """Called by _boot.py: arms watchdog and boot lease, recovers and affirms the state, mounts littlefs.
+    """Called by _boot.py: arms watchdog and boot lease, recovers and affirms the state, mounts
+    littlefs.
 
-    Nothing here may end in an immediate reset: whatever fails leaves `base.fault` for `run`, which goes to rescue
-    under a lease. A boot that runs no main.py (raw REPL) keeps the lease of a REPL.
+    Nothing here may end in an immediate reset: whatever fails leaves `base.fault` for `run`, which
+    goes to rescue under a lease. A boot that runs no main.py (raw REPL) keeps the lease of a REPL.
     """
     global base
     import tidemark_board
@@ -31,7 +33,8 @@ def boot():
 
 
 def _mount_files(base):
-    """Mounts the littlefs of files that may be lost at /; formats it when it does not mount (and says so)."""
+    """Mounts the littlefs of files that may be lost at /; formats it when it does not mount (and
+    says so)."""
     import vfs
 
     from tidemark.flash import BlockDevice
@@ -50,12 +53,14 @@ def _mount_files(base):
 
 
 def run():
-    """Called by main.py: picks the slot, journals a trial boot, checks the digest, mounts, runs. Returns to the REPL
-    only for a board that waits for provisioning or for a person who pressed Ctrl-C."""
+    """Called by main.py: picks the slot, journals a trial boot, checks the digest, mounts, runs.
+    Returns to the REPL only for a board that waits for provisioning or for a person who pressed
+    Ctrl-C."""
     if base.unprovisioned:
         print("tidemark: not provisioned; waits on this console")
         return
-    # From here on somebody must take over soon: the application's first health mark ends this lease.
+    # From here on somebody must take over soon: the application's first health mark ends this
+    # lease.
     base.supervisor.lease(base.board.LEASE_BOOT_MS, "lease")
     try:
         slot = _choose()
@@ -66,13 +71,15 @@ def run():
     except KeyboardInterrupt:
         base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
         base.record("repl", "ctrl-c")
-        print("tidemark: stopped from the console; the board resets in %d s" % (base.board.LEASE_REPL_MS // 1000))
+        seconds = base.board.LEASE_REPL_MS // 1000
+        print("tidemark: stopped from the console; the board resets in %d s" % seconds)
 
 
 def _choose():
     """The slot to run, or NONE for rescue."""
     if base.fault or base.safe:
-        base.mode, base.why = "safe" if base.safe else "rescue", base.fault.code if base.fault else "state-lost"
+        base.mode = "safe" if base.safe else "rescue"
+        base.why = base.fault.code if base.fault else "state-lost"
         return slots.NONE
     try:
         base.record_all(base.slots.resolve(base.cause, base.reason))
@@ -101,9 +108,11 @@ def _choose():
 def _run_image(slot):
     release = base.slots.release(slot)
     if base.mode == "trial":
-        # In a trial a boot lease that runs out is the image's missed deadline, not a forgotten console.
+        # In a trial a boot lease that runs out is the image's missed deadline, not a forgotten
+        # console.
         base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
-    print("tidemark: slot %s, release %d (%s), %s" % ("ab"[slot], release.index, release.version, base.mode))
+    what = ("ab"[slot], release.index, release.version, base.mode)
+    print("tidemark: slot %s, release %d (%s), %s" % what)
     try:
         image.mount(base.regions["slot_a" if slot == 0 else "slot_b"], release)
         sys.path[:] = [".frozen", image.MOUNT_POINT]
@@ -113,7 +122,7 @@ def _run_image(slot):
         base.supervisor.run(sleep_ms)
     except KeyboardInterrupt:
         raise
-    except Exception as error:  # the one broad catch: whatever an image does ends here, as evidence
+    except Exception as error:  # the broad catch: whatever an image does ends here, as evidence
         sys.print_exception(error) if hasattr(sys, "print_exception") else None
         base.crashed(error)
 
@@ -128,7 +137,7 @@ def _run_rescue():
         base.supervisor.run(sleep_ms)
     except KeyboardInterrupt:
         raise
-    except Exception as error:  # stage 0 never resets at once: the lease gives people time to look
+    except Exception as error:  # stage 0 never resets at once: the lease gives time to look
         sys.print_exception(error) if hasattr(sys, "print_exception") else None
         base.record("rescue-fault", type(error).__name__)
         base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")

@@ -6,8 +6,8 @@ from tidemark import reasons
 class Task:
     """One job of the cooperative loop.
 
-    step: callable without arguments, short; period_ms: least time between two steps; deadline_ms: a step that has not
-    come round for this long is a fault.
+    step: callable without arguments, short; period_ms: least time between two steps; deadline_ms:
+    a step that has not come round for this long is a fault.
     """
 
     def __init__(self, name, step, period_ms, deadline_ms):
@@ -21,10 +21,11 @@ class Task:
 
 
 class Supervisor:
-    """Feeds the watchdog while every deadline or a lease holds, and stops for good when one is missed.
+    """Feeds the watchdog while every deadline or a lease holds, and stops for good when one is
+    missed.
 
-    The timer callback `tick` runs between bytecodes of whatever hangs, so it finds out by itself. After a miss the
-    watchdog bites: no code of the application is trusted to reset the board.
+    The timer callback `tick` runs between bytecodes of whatever hangs, so it finds out by itself.
+    After a miss the watchdog bites: no code of the application is trusted to reset the board.
     """
 
     def __init__(self, port, say=print):
@@ -38,13 +39,15 @@ class Supervisor:
         self._lease_reason = ""
 
     def start(self, watchdog_ms, lease_ms):
-        """Arms the watchdog, then the boot lease, then the timer that feeds: in this order (design 6)."""
+        """Arms the watchdog, then the boot lease, then the timer that feeds: in this order (design
+        6)."""
         self.port.arm_watchdog(watchdog_ms)
         self.lease(lease_ms, "lease")
         self.port.start_timer(max(20, watchdog_ms // 16), self.tick)
 
     def lease(self, ms, reason):
-        """For `ms` from now deadlines do not count; the lease's end resets the board with `reason`."""
+        """For `ms` from now deadlines do not count; the lease's end resets the board with
+        `reason`."""
         self._lease_reason = reason
         self._lease_until = self.port.uptime_ms() + ms
 
@@ -80,13 +83,14 @@ class Supervisor:
             if now - task.seen > task.deadline_ms:
                 self.missed = task.name
                 self.port.set_marker(reasons.encode("deadline"))
-                self.say("tidemark: task %s missed its deadline of %d ms" % (task.name, task.deadline_ms))
+                self.say("tidemark: task %s missed its deadline" % task.name)
                 return
         if self.tasks:
             self.port.feed()
 
     def run_once(self):
-        """One round: each task that is due steps once. Returns ms until the next one is due (0 to 50)."""
+        """One round: each task that is due steps once. Returns ms until the next one is due (0 to
+        50)."""
         if self.port.interrupted():
             raise KeyboardInterrupt
         wait = 50

@@ -1,0 +1,104 @@
+# Provisioning over the console: what `tidemark provision` calls through the raw REPL, one line of
+# JSON an answer.
+
+import json
+
+from tidemark import cbor, identity, image, stage0
+from tidemark.compat import const
+from tidemark.errors import ConfigError, StateError, TidemarkError
+
+_BUNDLE_MAX = const(7168)
+_SLOT = const(0)
+
+_bundle = bytearray()
+
+
+def _answer(function):
+    try:
+        result = function()
+        result["ok"] = True
+    except TidemarkError as error:
+        result = {"ok": False, "code": error.code, "text": error.text}
+    print(json.dumps(result))
+
+
+def begin():
+    """Makes the board's key when there is none, and prints its public half: {"id", "public",
+    "board", "provisioned"}.
+
+    Birth order (design 5): counter and journal were recovered by stage 0, then the key is
+    journalled and affirmed, then shown.
+    """
+    _answer(_begin)
+
+
+def _begin():
+    base = stage0.base
+    if base.fault:
+        raise base.fault
+    if base.safe:
+        raise StateError("state-lost", "this board was provisioned and lost its state")
+    base.identity = identity.birth(base.journal, base.port.random)
+    base.record("key", base.identity.id)
+    _bundle[:] = b""
+    return {
+        "id": base.identity.id,
+        "public": "".join("%02x" % byte for byte in base.identity.public),
+        "board": base.board.NAME,
+        "provisioned": not base.unprovisioned,
+    }
+
+
+def part(data):
+    """Takes the next part (bytes) of the owner's bundle; at most 7,168 bytes in all."""
+    if len(_bundle) + len(data) > _BUNDLE_MAX:
+        raise ConfigError("bundle-size", "at most 7168 bytes")
+    _bundle.extend(data)
+
+
+def finish():
+    """Verifies the bundle and slot A against its root, then writes: settings, the write-once
+    sector, slot A CONFIRMED.
+
+    Bundle: CBOR [1, root.json (bstr), gateway id (tstr), gateway key (bstr 32), settings (map)].
+    Each step may be cut and repeated with the same bundle; nothing is confirmed before all of it
+    was verified.
+    """
+    _answer(_finish)
+
+
+def _finish():
+    base = stage0.base
+    if not base.identity:
+        raise StateError("no-key", "begin comes first")
+    fields = cbor.decode(bytes(_bundle), max_size=_BUNDLE_MAX)
+    if not isinstance(fields, list) or len(fields) != 5 or fields[0] != 1:
+        raise ConfigError("bundle-shape", "not a provisioning bundle of version 1")
+    _, root, gateway_id, gateway_key, config = fields
+    types = isinstance(root, bytes) and isinstance(gateway_id, str) and isinstance(config, dict)
+    if not types or not isinstance(gateway_key, bytes) or len(gateway_key) != 32:
+        raise ConfigError("bundle-shape", "field types")
+    if identity.device_id(gateway_key) != gateway_id:
+        raise ConfigError("gateway-id", "does not belong to the gateway's key")
+    release = _verify_slot(base, root)
+    base.journal.put("config", cbor.encode(config))
+    provisioning = identity.Provisioning(base.identity.public, root, gateway_id, gateway_key)
+    identity.write_provisioning(base.regions["provisioning"], provisioning)
+    base.provisioning = provisioning
+    base.slots.provision(release)
+    base.record("provisioned", gateway_id)
+    return {"id": base.identity.id, "index": release.index, "version": release.version}
+
+
+def _verify_slot(base, root):
+    """The `Release` in slot A if the metadata that came with the image authorises it under `root`
+    (I3)."""
+    from tidemark.updates import authorised_release
+
+    region = base.regions["slot_a"]
+    board, claimed = image.decode_header(region.read(0, 256))
+    if board != base.board.NAME:
+        raise ConfigError("wrong-board", "slot A holds an image for another board")
+    release = authorised_release(base, root, claimed)
+    image.check(region, release)
+    return release

@@ -1,0 +1,282 @@
+# The slot state machine over a plain journal: who boots, what ends a trial, what is never
+# overwritten.
+
+from tidemark.errors import SlotError
+from tidemark.slots import CONFIRMED, EMPTY, NONE, REJECTED, STAGED, TRIAL, Release, Slots
+
+
+class PlainJournal:
+    # Only the promises that Slots relies on; the journal's own are tested in test_journal.py.
+    def __init__(self):
+        self.values = {}
+        self.marks = {}
+
+    def get(self, key):
+        return self.values.get(key)
+
+    affirm = get
+
+    def put(self, key, value):
+        assert len(value) <= 640
+        self.values[key] = bytes(value)
+
+    def mark(self, key, scope=b""):
+        return self.marks.get(key, (0, b"", b""))
+
+    def raise_mark(self, key, number, payload=b"", scope=b""):
+        assert number >= self.mark(key)[0], "a mark falls"
+        self.marks[key] = (number, payload, scope)
+
+
+def release(index, attempt=1, seed=None):
+    return Release(bytes([seed or index]) * 32, 5000, index, attempt, "1.0.%d" % index)
+
+
+def provisioned():
+    slots = Slots(PlainJournal())
+    slots.recover()
+    slots.provision(release(10))
+    return reboot(slots)
+
+
+def reboot(slots, cause="power-on", reason=""):
+    fresh = Slots(slots.journal)
+    fresh.recover()
+    fresh.resolve(cause, reason)
+    return fresh
+
+
+def stage(slots, candidate):
+    slot = slots.target_slot()
+    slots.begin_write(slot, candidate)
+    slots.finish_write(slot)
+    return slot
+
+
+def in_trial(index=11):
+    slots = provisioned()
+    slots.choose()
+    stage(slots, release(index))
+    slots = reboot(slots, "reset", "update")
+    assert slots.choose() == (1, "trial")
+    return slots
+
+
+def refused(code, function, *args):
+    before = None
+    try:
+        function(*args)
+    except SlotError as error:
+        assert error.code == code, error.code
+        return before
+    raise AssertionError("not refused: " + code)
+
+
+def test_blank_board_has_no_image_to_run():
+    slots = Slots(PlainJournal())
+    slots.recover()
+    assert slots.choose() == (NONE, "no-image")
+
+
+def test_factory_image_is_confirmed_and_runs():
+    slots = provisioned()
+    assert slots.choose() == (0, "confirmed")
+    assert slots.floor == 10
+
+
+def test_neither_running_nor_confirmed_slot_is_ever_a_target():
+    slots = provisioned()
+    slots.choose()
+    assert slots.target_slot() == 1
+    refused("protected", slots.begin_write, 0, release(11))
+    slots = in_trial()
+    refused("no-target", slots.target_slot)
+    refused("protected", slots.begin_write, 1, release(12))
+    refused("protected", slots.begin_write, 0, release(12))
+
+
+def test_release_at_or_below_the_floor_is_refused():
+    slots = provisioned()
+    slots.choose()
+    refused("below-floor", slots.check_candidate, release(9))
+    refused("below-floor", slots.check_candidate, release(10, seed=99))
+    refused("current", slots.check_candidate, release(10))
+
+
+def test_floor_rises_only_with_confirmation():
+    slots = in_trial()
+    assert slots.floor == 10
+    slots.confirm()
+    assert slots.floor == 11
+    slots = reboot(slots)
+    assert slots.choose() == (1, "confirmed")
+    refused("below-floor", slots.check_candidate, release(10))
+
+
+def test_floor_catches_up_when_power_fails_behind_the_confirmation():
+    slots = in_trial()
+    slots.confirm()
+    slots.journal.marks["floor"] = (10, b"", b"")
+    slots = reboot(slots)
+    assert slots.journal.mark("floor")[0] == 11
+
+
+def test_trial_boot_is_journalled_before_the_image_runs():
+    slots = in_trial()
+    other = Slots(slots.journal)
+    other.recover()
+    assert other.state(1) == TRIAL and other.trial_open
+
+
+def test_watchdog_in_a_trial_rejects_at_once():
+    slots = reboot(in_trial(), "watchdog")
+    assert slots.last_trial == [11, 1, "rejected", "watchdog"]
+    assert slots.choose() == (0, "confirmed")
+    refused("rejected", slots.check_candidate, release(11))
+
+
+def test_missed_deadline_and_crash_reject_with_their_reason():
+    for reason in ("deadline", "crash", "heap"):
+        slots = reboot(in_trial(), "watchdog", reason)
+        assert slots.last_trial == [11, 1, "rejected", reason]
+        assert slots.choose() == (0, "confirmed")
+
+
+def test_higher_attempt_lifts_a_rejection():
+    slots = reboot(in_trial(), "watchdog")
+    slots.choose()
+    slots.check_candidate(release(11, attempt=2))
+
+
+def test_power_losses_leave_the_trial_open_and_are_bounded():
+    slots = in_trial()
+    for _ in range(16):
+        slots = reboot(slots)
+        assert slots.choose() == (1, "trial")
+    slots = reboot(slots)
+    assert slots.last_trial == [11, 1, "inconclusive", "power"]
+    assert slots.choose() == (0, "confirmed")
+
+
+def test_three_acknowledged_inconclusive_trials_reject_as_loses_link():
+    slots = in_trial()
+    for number in (1, 2, 3):
+        slots.inconclusive("no-ack")
+        slots = reboot(slots, "reset", "rollback")
+        assert slots.choose() == (0, "confirmed")
+        assert not slots.retry_due
+        slots.acknowledged(60000)
+        if number < 3:
+            assert slots.retry_due
+            slots = reboot(slots, "reset", "trial")
+            assert slots.choose() == (1, "trial")
+    assert slots.last_trial == [11, 1, "rejected", "loses-link"]
+    assert slots.state(1) == REJECTED
+
+
+def test_outage_never_rejects():
+    slots = in_trial()
+    for _ in range(12):
+        slots.inconclusive("no-ack")
+        slots = reboot(slots, "reset", "rollback")
+        slots.choose()
+        slots.acknowledged(600001)  # the gateway came back later than ten minutes after the boot
+        assert slots.state(1) == STAGED
+        slots = reboot(slots, "reset", "trial")
+        assert slots.choose() == (1, "trial")
+    slots.confirm()
+    assert slots.floor == 11
+
+
+def test_no_trial_again_before_the_former_image_was_acknowledged():
+    slots = in_trial()
+    slots.inconclusive("no-ack")
+    for _ in range(3):
+        slots = reboot(slots)
+        assert slots.choose() == (0, "confirmed")
+
+
+def test_lease_ends_do_not_count_towards_loses_link():
+    slots = in_trial()
+    for _ in range(5):
+        slots = reboot(slots, "reset", "lease")
+        assert slots.choose() == (1, "trial")
+    assert slots.counted == 0
+
+
+def test_rejection_survives_a_cut_between_list_and_state():
+    slots = in_trial()
+    state = slots.journal.get("boot")
+    slots.fault("crash")
+    slots.journal.put("boot", state)
+    slots = reboot(slots)
+    assert slots.choose() == (0, "confirmed")
+    assert slots.last_trial == [11, 1, "rejected", "crash"]
+
+
+def test_full_list_of_rejected_releases_starts_no_new_trial():
+    slots = provisioned()
+    for index in range(11, 27):
+        slots.choose()
+        stage(slots, release(index))
+        slots = reboot(slots, "reset", "update")
+        assert slots.choose() == (1, "trial")
+        slots = reboot(slots, "watchdog")
+    slots.choose()
+    refused("rejected-full", slots.check_candidate, release(40))
+
+
+def test_confirmation_drops_rejections_below_the_floor():
+    slots = reboot(in_trial(11), "watchdog")
+    slots.choose()
+    stage(slots, release(12))
+    slots = reboot(slots, "reset", "update")
+    slots.choose()
+    slots.confirm()
+    assert slots.rejected() == []
+
+
+def test_five_crashes_of_a_confirmed_image_alternate_with_rescue():
+    slots = provisioned()
+    seen = []
+    for _ in range(9):
+        slot, why = slots.choose()
+        seen.append(why)
+        slots = reboot(slots, "watchdog") if slot != NONE else reboot(slots, "reset", "rescue")
+    assert seen == ["confirmed"] * 5 + ["crash-loop", "confirmed", "crash-loop", "confirmed"]
+
+
+def test_health_mark_forgets_crashes():
+    slots = reboot(provisioned(), "watchdog")
+    slots.choose()
+    assert slots.crashes == 1
+    slots.healthy()
+    assert reboot(slots).crashes == 0
+
+
+def test_altered_staged_image_is_fetched_again_and_never_run():
+    slots = in_trial()
+    slots.bad_image(1)
+    assert slots.state(1) == EMPTY
+    slots = reboot(slots)
+    assert slots.choose() == (0, "confirmed")
+    slots.check_candidate(release(11))
+
+
+def test_abort_drops_a_staged_image_and_never_a_confirmed_one():
+    slots = provisioned()
+    slots.choose()
+    stage(slots, release(11))
+    slots.abort(release(10).digest)
+    slots.abort(release(11).digest)
+    assert slots.state(0) == CONFIRMED and slots.state(1) == EMPTY
+
+
+def test_newer_release_replaces_one_that_waits_for_its_trial():
+    slots = provisioned()
+    slots.choose()
+    stage(slots, release(11))
+    stage(slots, release(12))
+    slots = reboot(slots, "reset", "update")
+    assert slots.choose() == (1, "trial")
+    assert slots.release(1).index == 12
