@@ -1,0 +1,477 @@
+# CRC'd key/value log over raw sectors: boot control, trust marks, floors, credentials.
+# Layout and the reasons for each rule: docs/flash-state.md. In short:
+# - Two units (halves of the region); the valid header with the greatest generation names the
+#   current one. A header is a pure function of its generation, written last, and programmed again
+#   (affirmed) before the first write of a boot.
+# - Before a header is tried, a closing stamp says so. A unit with that stamp but no readable header
+#   is voided by a record in the other one before anything else is written: its header may come to
+#   light later, even out of an erase that was cut off.
+# - A unit is an array of blocks. A block is claimed (16 zero bytes) before a record goes into it, so
+#   that a torn record that reads blank later is never written over.
+# - The last valid record of a key counts. `affirm` appends a fresh copy before anybody relies on it.
+
+import binascii
+import struct
+
+from tidemark.compat import const
+from tidemark.errors import FlashError, StateError
+
+MAX_VALUE = const(640)
+MAX_KEY = const(15)
+MAX_KEYS = const(48)
+MAX_SCOPE = const(32)
+_MAX_NUMBER = (1 << 64) - 1
+
+_BLOCK = const(128)
+_CLAIM = const(16)
+_ROOM = const(112)  # _BLOCK - _CLAIM
+_CLAIMED = b"\x00" * _CLAIM
+_STAMP = const(16)
+_CLOSING_OFF = const(16)
+_MAGIC_HEADER = const(0x544D4A31)  # "TMJ1"
+_MAGIC_CLOSING = const(0x544D4A63)  # "TMJc"
+_MAX_GENERATION = 0xFFFFFFFE
+
+# Record: kind, key length, value length, CRC-32 over generation, block and all the rest; key; value.
+_RECORD = ">BBHI"
+_RECORD_SIZE = const(8)
+_VALUE = const(0x56)
+_MARK = const(0x4D)
+_DELETED = const(0x44)
+_VOID = const(0x58)
+_VOID_KEY = "~void"
+# Blocks that may fail to take a record before the other unit is tried.
+_MAX_FAILURES = const(3)
+
+
+class Journal:
+    """Durable keys that survive a power cut at any instant.
+
+    Promise: a value whose `put`, `raise_mark` or `affirm` has returned stays the value of its key
+    until a later call on that key; a call cut off by power leaves the former value or the new one.
+
+    `region`: tidemark.flash.Region of an even number of sectors, this journal's alone. `guard`:
+    called with False before and True after each write, to keep Ctrl-C out; or None. Keys: ASCII
+    str, 1 to 15; values: bytes, at most 640; at most 48 keys. `recover` comes first.
+    """
+
+    def __init__(self, region, guard=None):
+        if region.sectors < 2 or region.sector % _BLOCK:
+            raise StateError("journal-region", "needs two sectors of whole blocks")
+        self._region = region
+        self._guard = guard
+        self._unit_sectors = region.sectors // 2
+        self._blocks = self._unit_sectors * region.sector // _BLOCK
+        self._base = 0  # offset of the current unit
+        self._generation = 0
+        self._tail = 0  # first block behind everything that was ever written
+        self._settled = False  # header and void affirmed in this boot
+        self._void = 0  # greatest generation that a record here declares void
+        self._void_block = 0
+        self._hidden = False  # a claimed block without a valid record: a torn one may be there
+        self._index = {}  # key: (first block, kind, value length)
+        self._affirmed = set()
+
+    # Reading
+
+    def recover(self):
+        """Find the current unit and index it. Writes nothing. Returns whether there was one."""
+        size = self._blocks * _BLOCK
+        self._forget()
+        other = 0
+        for base in (0, size):
+            generation = self._stamp_at(base, _MAGIC_HEADER)
+            if generation > self._generation:
+                other = self._generation
+                self._generation = generation
+                self._base = base
+            elif generation:
+                other = generation
+        if not self._generation:
+            return False
+        if other:
+            # The older unit may know that the newer one must not count.
+            newest = self._generation
+            self._generation = other
+            self._base = size - self._base
+            self._scan()
+            if self._void >= newest:
+                return True
+            self._forget()
+            self._generation = newest
+            self._base = size - self._base
+        self._scan()
+        return True
+
+    def is_blank(self):
+        """Return whether no unit was ever completed: nothing was ever acknowledged here."""
+        return not self._generation
+
+    def keys(self):
+        """Return the keys that have a value, as a sorted list of str."""
+        return sorted(key for key in self._index if self._index[key][1] != _DELETED)
+
+    def get(self, key):
+        """Return the value of `key` (bytes) or None. Not to be relied upon: see `affirm`."""
+        entry = self._index.get(key)
+        if not entry or entry[1] == _DELETED:
+            return None
+        return self._value(key, entry)
+
+    def mark(self, key, scope=b""):
+        """Return (number, payload) of a mark in `scope`, (0, b"") when there is none in it."""
+        entry = self._index.get(key)
+        if not entry or entry[1] != _MARK:
+            return 0, b""
+        number, payload, found = _parse_mark(self._value(key, entry))
+        return (number, payload) if found == scope else (0, b"")
+
+    # Writing
+
+    def affirm(self, key):
+        """Make the value of `key` firm and return it, or None.
+
+        The first time in a boot a fresh copy is appended and read back, so that what is done on
+        the strength of the value can't outlive it. A key written in this boot is firm already.
+        Raises StateError `journal-worn`.
+        """
+        if key not in self._affirmed:
+            entry = self._index.get(key)
+            if entry:
+                value = b"" if entry[1] == _DELETED else self._value(key, entry)
+                self._store(key, entry[1], value)
+            elif self._hidden:
+                # A torn first record may come to light in a later boot: settle that there is none.
+                self._store(key, _DELETED, b"")
+        return self.get(key)
+
+    def put(self, key, value):
+        """Make `value` the value of `key`. Nothing happens if it is so and firm.
+
+        Raises StateError `journal-key`, `journal-value`, `journal-full`, all with unchanged state,
+        and `journal-worn`: then the outcome is open until the key is affirmed.
+        """
+        _check_key(key)
+        if len(value) > MAX_VALUE:
+            raise StateError("journal-value", "a value is at most 640 bytes")
+        self._set(key, _VALUE, bytes(value))
+
+    def delete(self, key):
+        """Remove `key`. Raises as `put` does; StateError `mark-falls` for a mark."""
+        _check_key(key)
+        entry = self._index.get(key)
+        if entry and entry[1] == _MARK:
+            raise StateError("mark-falls", "a mark can't be deleted")
+        if entry or self._hidden:
+            self._set(key, _DELETED, b"")
+
+    def raise_mark(self, key, number, payload=b"", scope=b""):
+        """Raise the mark `key` to `number` (0 to 2^64 - 1) with `payload`, within `scope`.
+
+        The same number with the same payload is affirmed. Another scope starts anew. Raises
+        StateError `mark-falls` for a smaller number, `mark-conflict` for the same number with
+        another payload, and what `put` raises.
+        """
+        _check_key(key)
+        if not 0 <= number <= _MAX_NUMBER or len(scope) > MAX_SCOPE:
+            raise StateError("journal-value", "mark out of range")
+        value = _build_mark(number, payload, scope)
+        if len(value) > MAX_VALUE:
+            raise StateError("journal-value", "a value is at most 640 bytes")
+        entry = self._index.get(key)
+        if entry and entry[1] == _VALUE:
+            raise StateError("mark-conflict", "the key holds a value that is no mark")
+        if entry and entry[1] == _MARK:
+            had, had_payload, had_scope = _parse_mark(self._value(key, entry))
+            if had_scope == scope:
+                if number < had:
+                    raise StateError("mark-falls", "a mark only rises")
+                if number == had and payload != had_payload:
+                    raise StateError("mark-conflict", "same number, other payload")
+        self._set(key, _MARK, value)
+
+    # Inside
+
+    def _forget(self):
+        self._generation = 0
+        self._settled = False
+        self._forget_index()
+
+    def _forget_index(self):
+        self._index = {}
+        self._affirmed = set()
+        self._hidden = False
+        self._void = self._void_block = 0
+
+    def _set(self, key, kind, value):
+        entry = self._index.get(key)
+        if entry:
+            if kind == _VALUE and entry[1] == _MARK:
+                raise StateError("mark-falls", "the key holds a mark")
+            if key in self._affirmed and entry[1] == kind and self._value(key, entry) == value:
+                return
+        elif kind != _DELETED and len(self.keys()) >= MAX_KEYS:
+            raise StateError("journal-full", "no room for another key")
+        live = self._live(None)
+        needed = self._live(key) + (_blocks_of(key, value) if kind != _DELETED else 0)
+        if needed > live and needed > self._capacity():
+            raise StateError("journal-full", "the live values fill a unit")
+        self._store(key, kind, value)
+
+    def _store(self, key, kind, value):
+        """Append one record, by way of compaction where the unit is full; read it back."""
+        if self._guard:
+            self._guard(False)
+        try:
+            # Until this has returned, nobody may take the key's value for firm.
+            self._affirmed.discard(key)
+            if not self._generation:
+                self._compact(key, kind, value)
+                self._settle()
+            else:
+                self._settle()
+                if not self._append(key, kind, value):
+                    self._compact(key, kind, value)
+        except FlashError as error:
+            raise StateError("journal-worn", error.code)
+        finally:
+            if self._guard:
+                self._guard(True)
+        self._affirmed.add(key)
+
+    def _limit(self):
+        # The last eighth of a unit is kept for void records: they may come when it is full.
+        return self._blocks - max(1, self._blocks // 8)
+
+    def _capacity(self):
+        # A unit that is all but full would be rewritten for each change.
+        room = self._limit() - 1
+        return room - room // 8
+
+    def _live(self, without):
+        """Return the blocks that all live records take, but for the one of key `without`."""
+        total = 0
+        for key, entry in self._index.items():
+            if key != without and entry[1] != _DELETED:
+                total += _blocks_for(len(key), entry[2])
+        return total
+
+    def _settle(self):
+        """Make firm, once a boot, what says that this unit is the current one.
+
+        The header may have been torn and read valid only today. The other unit may have a torn
+        header of a later generation that reads blank only today: it is declared void here.
+        """
+        if self._settled:
+            return
+        self._region.write_checked(self._base, _stamp(_MAGIC_HEADER, self._generation))
+        closing = self._stamp_at(self._other() + _CLOSING_OFF, _MAGIC_CLOSING)
+        if self._void:
+            void = struct.pack(">I", self._void)
+            self._write(self._base, self._generation, self._void_block, _VOID_KEY, _VOID, void)
+        if closing > self._generation and closing > self._void:
+            if not self._append(_VOID_KEY, _VOID, struct.pack(">I", closing)):
+                raise StateError("journal-worn", "no room to declare a unit void")
+        self._settled = True
+
+    def _other(self):
+        return self._blocks * _BLOCK - self._base
+
+    def _append(self, key, kind, value):
+        """Write a record at the tail; False when it does not fit or the blocks do not take it."""
+        count = _blocks_of(key, value)
+        limit = self._blocks if kind == _VOID else self._limit()
+        for _ in range(_MAX_FAILURES):
+            block = self._tail
+            if block + count > limit:
+                return False
+            self._tail = block + count
+            try:
+                # Claims first, and read back: the content of a claimed block is written only by
+                # the boot that claimed it, so it is never written twice.
+                for i in range(count):
+                    self._region.write_checked(self._at(self._base, block + i), _CLAIMED)
+                self._write(self._base, self._generation, block, key, kind, value)
+            except FlashError as error:
+                self._hidden = True
+                if error.code != "readback":
+                    raise
+                continue
+            self._note(block, key, kind, value)
+            return True
+        return False
+
+    def _note(self, block, key, kind, value):
+        """Keep in RAM where the record that is now the last of its key lies."""
+        if kind == _VOID:
+            self._void = struct.unpack(">I", value)[0]
+            self._void_block = block
+        else:
+            self._index[key] = (block, kind, len(value))
+
+    def _compact(self, key, kind, value):
+        """Write all live values, with `key` as told, to the other unit; its header comes last."""
+        # _settle has been here: nothing is erased on the strength of a header that may be gone
+        # tomorrow, nor while one in the place to be erased may come to light.
+        generation = max(self._generation, self._void) + 1
+        if generation > _MAX_GENERATION:
+            raise StateError("journal-worn", "no generation is left")
+        base = self._other()
+        if not self._generation:
+            base, generation = self._birthplace()
+        region = self._region
+        for i in range(self._unit_sectors):
+            # Even if it reads blank: an erase that was cut off can look complete.
+            region.erase(base // region.sector + i)
+        index = {}
+        block = 1
+        for other in sorted(set(self._index) | {key}):
+            if other == key:
+                other_kind, data = kind, value
+            else:
+                entry = self._index[other]
+                other_kind = entry[1]
+                data = b"" if other_kind == _DELETED else self._value(other, entry)
+            if other_kind == _DELETED:
+                continue
+            block = self._place(base, generation, block, other, other_kind, data)
+            index[other] = (block, other_kind, len(data))
+            block += _blocks_of(other, data)
+        region.write_checked(base + _CLOSING_OFF, _stamp(_MAGIC_CLOSING, generation))
+        region.write_checked(base, _stamp(_MAGIC_HEADER, generation))
+        self._settled = bool(self._generation)
+        self._forget_index()
+        self._base = base
+        self._generation = generation
+        self._index = index
+        self._tail = block
+        self._affirmed = set(index)
+
+    def _birthplace(self):
+        """Return (offset, generation) of the first unit: where no header was ever tried."""
+        size = self._blocks * _BLOCK
+        for base, generation in ((0, 1), (size, 2)):
+            if not self._stamp_at(base + _CLOSING_OFF, _MAGIC_CLOSING):
+                return base, generation
+        # Cut off twice in the middle of a header. Nothing was ever kept here: the host erases it.
+        raise StateError("journal-unborn", "erase the journal's region before provisioning")
+
+    def _place(self, base, generation, block, key, kind, value):
+        """Write a record at the first block from `block` on that takes it, and return that one."""
+        count = _blocks_of(key, value)
+        while block + count <= self._limit():
+            try:
+                self._write(base, generation, block, key, kind, value)
+                return block
+            except FlashError as error:
+                if error.code != "readback":
+                    raise
+            block += count
+        raise FlashError("readback", "the unit takes no more")
+
+    def _write(self, base, generation, block, key, kind, value):
+        name = key.encode()
+        body = name + value
+        crc = _crc(generation, block, kind, len(name), len(value), body)
+        record = struct.pack(_RECORD, kind, len(name), len(value), crc) + body
+        for i in range(0, len(record), _ROOM):
+            at = self._at(base, block + i // _ROOM) + _CLAIM
+            self._region.write_checked(at, record[i : i + _ROOM])
+
+    def _scan(self):
+        """Index the current unit: of each key the last valid record, past all that is not."""
+        block = self._tail = 1
+        while block < self._blocks:
+            if self._region.is_blank(self._at(self._base, block), _BLOCK):
+                block += 1
+                continue
+            found = self._record_at(block)
+            if found:
+                key, kind, value = found
+                self._note(block, key, kind, value)
+                block += _blocks_of(key, value)
+            else:
+                self._hidden = True
+                block += 1
+            self._tail = block
+
+    def _record_at(self, block):
+        """Return (key, kind, value) of a valid record that begins at `block`, or None."""
+        at = self._at(self._base, block) + _CLAIM
+        kind, klen, vlen, crc = struct.unpack(_RECORD, self._region.view(at, _RECORD_SIZE))
+        if kind not in (_VALUE, _MARK, _DELETED, _VOID) or not 0 < klen <= MAX_KEY or vlen > MAX_VALUE:
+            return None
+        if block + _blocks_for(klen, vlen) > self._blocks:
+            return None
+        body = self._body(block, klen + vlen)
+        if crc != _crc(self._generation, block, kind, klen, vlen, body):
+            return None
+        value = body[klen:]
+        if kind == _MARK and not _is_mark(value) or kind == _VOID and vlen != 4:
+            return None
+        return str(body[:klen], "ascii"), kind, value
+
+    def _value(self, key, entry):
+        return self._body(entry[0], len(key) + entry[2])[len(key) :]
+
+    def _body(self, block, length):
+        """Return the `length` bytes behind the head of the record at `block`."""
+        total = _RECORD_SIZE + length
+        buf = bytearray(total)
+        view = memoryview(buf)
+        for i in range(0, total, _ROOM):
+            at = self._at(self._base, block + i // _ROOM) + _CLAIM
+            self._region.read_into(at, view[i : min(i + _ROOM, total)])
+        return bytes(view[_RECORD_SIZE:])
+
+    def _at(self, base, block):
+        return base + block * _BLOCK
+
+    def _stamp_at(self, off, magic):
+        """Return the generation of a valid stamp at `off`, 0 if there is none."""
+        stamp = self._region.view(off, _STAMP)
+        generation = struct.unpack_from(">I", stamp, 4)[0]
+        if not 0 < generation <= _MAX_GENERATION or stamp != _stamp(magic, generation):
+            return 0
+        return generation
+
+
+def _stamp(magic, generation):
+    head = struct.pack(">III", magic, generation, generation ^ 0xFFFFFFFF)
+    return head + struct.pack(">I", binascii.crc32(head) & 0xFFFFFFFF)
+
+
+def _crc(generation, block, kind, klen, vlen, body):
+    # The place is part of the sum: a record of a former generation is none in this one.
+    head = struct.pack(">IHBBH", generation, block, kind, klen, vlen)
+    return binascii.crc32(body, binascii.crc32(head)) & 0xFFFFFFFF
+
+
+def _blocks_for(klen, vlen):
+    return (_RECORD_SIZE + klen + vlen + _ROOM - 1) // _ROOM
+
+
+def _blocks_of(key, value):
+    return _blocks_for(len(key), len(value))
+
+
+def _check_key(key):
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+        raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
+    for character in key:
+        if not " " < character < "\x7f":
+            raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
+
+
+def _build_mark(number, payload, scope):
+    return struct.pack(">BQ", len(scope), number) + scope + payload
+
+
+def _is_mark(value):
+    return len(value) >= 9 and value[0] <= MAX_SCOPE and len(value) >= 9 + value[0]
+
+
+def _parse_mark(value):
+    """Return (number, payload, scope) of a mark's value."""
+    size, number = struct.unpack_from(">BQ", value, 0)
+    return number, value[9 + size :], value[9 : 9 + size]
