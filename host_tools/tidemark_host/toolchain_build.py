@@ -29,7 +29,8 @@ _ENV = {
     "MICROPY_GIT_HASH": "tidemark",
     "LC_ALL": "C",
 }
-_FLAGS = ("VARIANT=standard", "MICROPY_PY_BTREE=0", "MICROPY_PY_JNI=0")
+_FLAGS = ("MICROPY_PY_BTREE=0", "MICROPY_PY_JNI=0")
+_VARIANT = REPO / "boards" / "VIRTUAL" / "variant"
 _RECIPE = "1"
 _KEEP_RUNTIMES = 24
 _KEEP_SECONDS = 86_400
@@ -143,6 +144,7 @@ def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt
         _RECIPE,
         str(source),
         *_FLAGS,
+        cache.tree_digest(_VARIANT, ""),
         board,
         (REPO / "manifest.py").read_bytes(),
         (REPO / "boards" / board / "manifest.py").read_bytes(),
@@ -192,7 +194,8 @@ def _stage(firmware: Path, generated: str, umqtt: Path) -> Path:
 
 def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Path) -> None:
     _need_build_tools()
-    build = cache_dir() / f"build-unix-{cache.digest(_RECIPE, str(source), *_FLAGS)}"
+    key = cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, ""))
+    build = cache_dir() / f"build-unix-{key}"
     first = not (build / "micropython").exists()
     say(f"building the runtime of {board}" + (" (the first one takes a minute)" if first else ""))
     began = time.monotonic()
@@ -205,6 +208,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
             "-C",
             source / "ports" / "unix",
             *_FLAGS,
+            f"VARIANT_DIR={_VARIANT}",
             f"BUILD={build}",
             f"MPY_LIB_DIR={stage / 'lib'}",
             f"MICROPY_MPYCROSS={mpy_cross}",

@@ -1,0 +1,1 @@
+# Nothing beyond mpconfigvariant.h; the toolchain names the manifest.

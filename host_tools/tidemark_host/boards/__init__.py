@@ -1,0 +1,1 @@
+"""Boards to run the firmware on, behind one interface: `base.Board`."""

@@ -1,0 +1,193 @@
+"""The virtual board's hardware: what its processor asks of flash, watchdog and reset logic.
+
+The channel is a stream socket. A request is `<BBHI` (op, id, payload length, argument) and a
+payload of at most 4,096 bytes; its answer `<BBHI` (status, id, payload length, value) and a payload.
+Status 0 is success, 1 a refusal with a code in ASCII as payload. docs/virtual-board.md has the
+table of operations.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+from tidemark_host.boards.base import Operation, Violation
+from tidemark_host.boards.nor import BEFORE, NorError, NorFlash, PowerCut
+
+FRAME = struct.Struct("<BBHI")
+INFO = struct.Struct("<IIIIIBB8s")
+PAYLOAD_MAX = 4096
+LOG_MAX = 200_000  # entries of each log; older ones go
+CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
+WATCHDOG_MIN_MS = 1
+WATCHDOG_MAX_MS = 8388  # the RP2040's longest
+
+
+class Op(IntEnum):
+    """Operations of a request."""
+
+    HELLO = 1
+    PROGRAM = 2
+    ERASE = 3
+    ARM = 4
+    FEED = 5
+    RESET = 6
+    MARKER = 7
+    SOFT_RESET = 8
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One request: `op` as sent, `id` to be repeated in the answer, `arg` 32 bits unsigned."""
+
+    op: int
+    id: int
+    arg: int
+    payload: bytes
+
+
+class FrameError(Exception):
+    """A frame longer than the channel allows: the peer does not speak this protocol."""
+
+
+class Frames:
+    """Cuts a byte stream into frames; holds at most one frame that is not complete."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that `data` completes. Raises FrameError."""
+        self._held += data
+        frames: list[Frame] = []
+        while len(self._held) >= FRAME.size:
+            op, number, length, arg = FRAME.unpack_from(self._held)
+            if length > PAYLOAD_MAX:
+                raise FrameError(f"a payload of {length} bytes")
+            end = FRAME.size + length
+            if len(self._held) < end:
+                break
+            frames.append(Frame(op, number, arg, bytes(self._held[FRAME.size : end])))
+            del self._held[:end]
+        return frames
+
+
+class Hardware:
+    """Flash, watchdog, marker register and unique id: all that outlives the processor.
+
+    After a request that ends the run of the processor, `wants` tells how: `reset`, `soft` or
+    `soft-raw`. A planned cut leaves `handle` as PowerCut.
+    """
+
+    def __init__(self, nor: NorFlash, unique_id: bytes) -> None:
+        self.nor = nor
+        self.operations: deque[Operation] = deque(maxlen=LOG_MAX)
+        self.violations: deque[Violation] = deque(maxlen=LOG_MAX)
+        self.feeds = 0
+        self.variant = BEFORE
+        self.interrupted: Operation | None = None
+        self.marker = 0
+        self.watchdog_s: float | None = None
+        self.watchdog_due = 0.0
+        self.cause = "power-on"
+        self.raw = False
+        self.wants = ""
+        self._unique_id = unique_id
+        self._since = time.monotonic()
+
+    def cut_at(self, n: int, variant: str, count: int) -> None:
+        """Plan a power cut at the `n`-th flash operation from now (1: the next)."""
+        self.variant = variant
+        self.nor.plan_cut(n - 1, variant, count)
+
+    def start(self, cause: str, raw: bool = False) -> None:
+        """Begin a run of the processor. Only `soft` leaves watchdog and uptime as they are."""
+        self.cause = cause
+        self.raw = raw
+        if cause == "power-on":
+            self.marker = 0
+        if cause != "soft":
+            self.watchdog_s = None
+            self._since = time.monotonic()
+
+    def handle(self, frame: Frame) -> bytes:
+        """Carry out a request and return its answer, empty if it has none. Raises PowerCut."""
+        value = 0
+        payload = b""
+        match frame.op:
+            case Op.HELLO:
+                payload = self._info()
+            case Op.PROGRAM | Op.ERASE:
+                code = self._flash(frame)
+                if code:
+                    return FRAME.pack(1, frame.id, len(code), 0) + code.encode("ascii")
+            case Op.ARM:
+                ms = min(max(frame.arg, WATCHDOG_MIN_MS), WATCHDOG_MAX_MS)
+                self.watchdog_s = ms / 1000
+                self._feed()
+            case Op.FEED:
+                self._feed()
+                return b""
+            case Op.MARKER:
+                self.marker = frame.arg
+            case Op.RESET:
+                self.wants = "reset"
+                return b""
+            case Op.SOFT_RESET:
+                self.wants = "soft-raw" if frame.arg else "soft"
+                return b""
+            case _:
+                return FRAME.pack(1, frame.id, 2, 0) + b"op"
+        return FRAME.pack(0, frame.id, len(payload), value) + payload
+
+    def _info(self) -> bytes:
+        nor = self.nor
+        elapsed_ms = int((time.monotonic() - self._since) * 1000)
+        return INFO.pack(
+            nor.size,
+            nor.sector,
+            nor.page,
+            self.marker,
+            elapsed_ms & 0xFFFFFFFF,
+            CAUSES.index(self.cause),
+            self.raw,
+            self._unique_id,
+        )
+
+    def _feed(self) -> None:
+        self.feeds += 1
+        if self.watchdog_s is not None:
+            self.watchdog_due = time.monotonic() + self.watchdog_s
+
+    def _flash(self, frame: Frame) -> str:
+        """Do a program or an erase; return a code when the chip's rules forbid it."""
+        now = time.monotonic()
+        kind, length, step = (
+            ("program", len(frame.payload), self.nor.page)
+            if frame.op == Op.PROGRAM
+            else ("erase", self.nor.sector, self.nor.sector)
+        )
+        before = self.nor.operations
+        cut: PowerCut | None = None
+        try:
+            if kind == "program":
+                self.nor.program(frame.arg, frame.payload)
+            else:
+                self.nor.erase(frame.arg)
+        except NorError as error:
+            self.violations.append(Violation(now, kind, frame.arg, length, error.code))
+            return error.code
+        except PowerCut as error:
+            cut = error
+        done = self.nor.operations - before
+        for i in range(done):
+            self.operations.append(Operation(now, kind, frame.arg + i * step, step))
+        if cut is not None:
+            # A cut "before" leaves its operation undone and uncounted; else it is the last one.
+            at = frame.arg + (done if self.variant == BEFORE else done - 1) * step
+            self.interrupted = Operation(now, kind, at, step)
+            raise cut
+        return ""

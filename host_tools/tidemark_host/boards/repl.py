@@ -1,0 +1,78 @@
+"""The raw REPL of a board, by the code of the stock `mpremote`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+from tidemark_host.boards.base import BoardError
+
+
+class Repl:
+    """Code run on a board over its console. Entering it interrupts what runs there (Ctrl-C)."""
+
+    def __init__(self, console_path: str, soft_reset: bool = False) -> None:
+        """Connect. `soft_reset`: begin with a clean heap, as `mpremote exec` does.
+
+        Raises BoardError `console` when no raw REPL answers.
+        """
+        self._transport: Any = None
+        try:
+            self._transport = SerialTransport(console_path)
+            self._transport.enter_raw_repl(soft_reset=soft_reset)
+        except (TransportError, OSError) as error:
+            self.close()
+            raise BoardError("console", f"no raw REPL at {console_path}: {error}") from error
+
+    def exec(self, code: str, timeout: float = 10.0) -> str:
+        """Run `code` and return what it printed, lines ended by a bare newline.
+
+        Raises BoardError: `exec` with the board's traceback; `console` when no answer came
+        within `timeout` seconds.
+        """
+        try:
+            out, err = self._transport.exec_raw(code, timeout=timeout)
+        except (TransportError, OSError) as error:
+            raise BoardError("console", f"no answer from the REPL: {error}") from error
+        if err:
+            raise BoardError("exec", text(err))
+        return text(out)
+
+    def soft_reset(self) -> None:
+        """Soft-reset the board within the raw REPL: _boot.py runs again, main.py does not."""
+        try:
+            self._transport.enter_raw_repl(soft_reset=True)
+        except (TransportError, OSError) as error:
+            raise BoardError("console", f"no answer to a soft reset: {error}") from error
+
+    def close(self) -> None:
+        """Leave the raw REPL and the console to the next one."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        try:
+            if transport.in_raw_repl:
+                transport.exit_raw_repl()
+        except (TransportError, OSError):
+            pass  # the board is off: there is nothing to leave
+        finally:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def text(data: bytes) -> str:
+    """Return what a board printed, with bare newlines and other bytes than UTF-8 escaped."""
+    return data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")

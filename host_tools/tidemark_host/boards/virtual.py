@@ -1,0 +1,498 @@
+"""The virtual board: MicroPython's unix port as a process, its hardware in the host's hands.
+
+Flash is a file that both map; the process can only read it, every change is a request to the host
+(`hardware`), which keeps the chip's rules. Power cuts are SIGKILL. One service thread a board.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tidemark_host.boards.base import (
+    BoardError,
+    BoardTimeout,
+    Cut,
+    Operation,
+    Reset,
+    Violation,
+)
+from tidemark_host.boards.console import Console, ConsoleLog
+from tidemark_host.boards.hardware import LOG_MAX, Frame, FrameError, Frames, Hardware
+from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
+from tidemark_host.boards.repl import Repl
+
+T = TypeVar("T")
+
+FLASH_SIZE = 2 * 1024 * 1024
+SECTOR = 4096
+PAGE = 256
+# Objects of a 64-bit runtime are twice as large as the RP2040's, which leaves 240 KB of heap.
+HEAP = "512k"
+_CALL_S = 30.0
+_OFF, _RUNNING, _HUNG = "off", "running", "hung"
+
+
+class VirtualBoard:
+    """A board without hardware; implements `base.Board`.
+
+    Two MiB of NOR flash (4 KiB sectors, 256 B pages) in `folder`/flash.bin, kept when the folder is
+    the caller's; a temporary folder otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        runtime: Path | Sequence[str] | None = None,
+        code: str | Mapping[str, str] | None = None,
+        firmware: Path | None = None,
+        size: int = FLASH_SIZE,
+        heap: str = HEAP,
+        unique_id: bytes | None = None,
+        auto_power: bool = False,
+        weak: bool = False,
+    ) -> None:
+        """Make a board that is switched off.
+
+        `runtime`: program (and arguments before ours) with the base frozen in; by default the
+        toolchain's, built when needed. `code`: text of main.py, or file name to text, found before
+        the frozen modules (an empty _boot.py unless given): a test's own firmware. `firmware`: a
+        folder of sources for a runtime that has no base frozen. `auto_power`: power returns at
+        once after a planned cut. `weak`: cells of an interrupted operation read differently from
+        boot to boot (`nor.NorFlash`; the reading of a boot is `power_on`'s).
+        """
+        self._temporary = folder is None
+        self._folder = Path(tempfile.mkdtemp(prefix="tidemark-board-")) if not folder else folder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._argv = _argv(runtime)
+        self._paths = self._lay_code(code)
+        self._firmware = firmware
+        if firmware is not None:
+            self._paths.append(str(firmware.resolve()))
+        self._heap = heap
+        self._auto_power = auto_power
+        self.flash_path = self._folder / "flash.bin"
+        self._map = _map_flash(self.flash_path, size)
+        self._size = size
+        self._weak = weak
+        self._hardware = Hardware(self._new_nor(), unique_id or os.urandom(8))
+        self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
+        self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._board_end: socket.socket | None = None  # of the console: it outlives a soft reset
+        self._frames = Frames()
+        self._state = _OFF
+        self._changed = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
+        self._console = Console(self._selector)
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="virtual-board", daemon=True)
+        self._thread.start()
+
+    # -- the interface ------------------------------------------------------------------------
+
+    @property
+    def console_path(self) -> str:
+        """The pty of the console, for `mpremote connect`."""
+        return self._console.path
+
+    @property
+    def console_url(self) -> str:
+        """The console over TCP: `socket://127.0.0.1:<port>`, for `mpremote connect`."""
+        return f"socket://127.0.0.1:{self._console.port}"
+
+    @property
+    def serial_log(self) -> ConsoleLog:
+        """What the board has said. Lines that begin with `#` are the host's."""
+        return self._console.log
+
+    @property
+    def state(self) -> str:
+        """`off`, `running`, or `hung`: the process has ended, which no chip does."""
+        return self._state
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        process = self._process
+        return process.pid if process else None
+
+    @property
+    def resets(self) -> list[Reset]:
+        """Each start of the board, the oldest first."""
+        return self._do(lambda: list(self._resets))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Flash operations of the firmware, a page or a sector each, the oldest first."""
+        return self._do(lambda: list(self._hardware.operations))
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Accesses that the flash refused; also noted in the console's log."""
+        return self._do(lambda: list(self._hardware.violations))
+
+    @property
+    def feeds(self) -> int:
+        """How often the watchdog has been armed or fed since the board was made."""
+        return self._hardware.feeds
+
+    @property
+    def marker(self) -> int:
+        """The register that survives resets."""
+        return self._hardware.marker
+
+    def flash(self, image: bytes) -> None:
+        """Switch off, erase the whole chip, write `image` from address 0. Raises BoardError."""
+        if len(image) > self._size:
+            raise BoardError("size", f"an image of {len(image)} bytes for {self._size} of flash")
+
+        def write() -> None:
+            self._off("flashed")
+            self._map[:] = image + b"\xff" * (self._size - len(image))
+            self._hardware.nor = self._new_nor()
+
+        self._do(write)
+
+    def power_on(self, readings: Mapping[int, str] | None = None) -> None:
+        """Switch on; nothing happens when it is on. `readings`: of weak cells in this boot."""
+
+        def on() -> None:
+            if self._state == _OFF:
+                if self._weak:
+                    self._hardware.nor.power_up(dict(readings or {}))
+                self._start("power-on")
+
+        self._do(on)
+
+    def power_off(self) -> None:
+        """Cut the power now, between flash operations."""
+        self._do(lambda: self._off("power off"))
+
+    def reset(self) -> None:
+        """Reset as the reset pin does. Raises BoardError `off`."""
+
+        def again() -> None:
+            if self._state == _OFF:
+                raise BoardError("off", "a board without power can't be reset")
+            self._restart("reset")
+
+        self._do(again)
+
+    def cut_at(self, n: int, variant: str = "before", count: int = -1) -> None:
+        """Cut the power at the n-th flash operation from now (1: the next)."""
+        if n < 1 or variant not in VARIANTS:
+            raise BoardError("cut", f"no such cut: {n}, {variant}")
+        self._do(lambda: self._hardware.cut_at(n, variant, count))
+
+    def wait_cut(self, timeout: float = 10.0) -> Cut:
+        """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
+        self._wait(lambda: bool(self._cuts), timeout, "power cut")
+        return self._cuts.popleft()
+
+    def wait_reset(self, cause: str, timeout: float = 10.0, since: int = 0) -> Reset:
+        """Return the first start from number `since` on with this cause. Raises BoardTimeout."""
+
+        def found() -> list[Reset]:
+            return [reset for reset in list(self._resets)[since:] if reset.cause == cause]
+
+        self._wait(lambda: bool(found()), timeout, f"reset by {cause}")
+        return found()[0]
+
+    def wait_state(self, state: str, timeout: float = 10.0) -> None:
+        """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
+        self._wait(lambda: self._state == state, timeout, f"state {state}")
+
+    def read_flash(self, start: int, size: int) -> bytes:
+        """Return what the flash file holds. Raises BoardError `bounds`."""
+        if start < 0 or size < 0 or start + size > self._size:
+            raise BoardError("bounds", "outside the flash")
+        return self._map[start : start + size]
+
+    def send(self, data: bytes) -> None:
+        """Type on the console."""
+        self._do(lambda: self._console.send(data))
+
+    def repl(self, soft_reset: bool = False) -> Repl:
+        """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
+        self._do(self._console.flush)
+        return Repl(self.console_path, soft_reset)
+
+    def close(self) -> None:
+        """Switch off and leave nothing behind. A second call does nothing."""
+        if self._closing:
+            return
+        self._do(lambda: self._off("closed"))
+        self._closing = True
+        self._wake()
+        self._thread.join(_CALL_S)
+        self._console.close()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- the service thread -------------------------------------------------------------------
+
+    def _do(self, job: Callable[[], T]) -> T:
+        """Run `job` in the service thread, where all state lives, and return its result."""
+        if self._closing:
+            raise BoardError("closed", "the board has been closed")
+        if threading.current_thread() is self._thread:
+            return job()
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(job())
+            except BaseException as error:  # handed to the caller, whose error it is
+                future.set_exception(error)
+
+        self._jobs.append(run)
+        self._wake()
+        return future.result(_CALL_S)
+
+    def _wake(self) -> None:
+        self._wake_out.send(b"w")
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(4096)
+        while self._jobs:
+            self._jobs.popleft()()
+
+    def _wait(self, holds: Callable[[], bool], timeout: float, what: str) -> None:
+        with self._changed:
+            if not self._changed.wait_for(holds, timeout):
+                raise BoardTimeout(f"no {what} within {timeout} s")
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            for key, _ in self._selector.select(self._patience()):
+                # An earlier event of this round may have closed this one's socket.
+                if self._selector.get_map().get(key.fd) == key:
+                    key.data()
+            self._look_at_watchdog()
+
+    def _patience(self) -> float | None:
+        hardware = self._hardware
+        if self._state == _OFF or hardware.watchdog_s is None:
+            return None
+        return max(0.0, hardware.watchdog_due - time.monotonic())
+
+    def _look_at_watchdog(self) -> None:
+        if self._patience() != 0.0:
+            return
+        self._requests()  # a feed that has been sent counts, however late this thread is
+        if self._patience() == 0.0:
+            self._restart("watchdog")
+
+    # -- power and process --------------------------------------------------------------------
+
+    def _start(self, cause: str, raw: bool = False) -> None:
+        hardware = self._hardware
+        hardware.start(cause, raw)
+        if self._board_end is None:
+            ours, self._board_end = socket.socketpair()
+            self._console.attach(ours)
+        control, theirs = socket.socketpair()
+        flash = os.open(self.flash_path, os.O_RDONLY)
+        try:
+            self._process = subprocess.Popen(
+                [*self._argv, "-X", f"heapsize={self._heap}", "-c", self._entry(theirs, flash)],
+                stdin=self._board_end,
+                stdout=self._board_end,
+                stderr=self._board_end,
+                pass_fds=(theirs.fileno(), flash),
+                cwd=self._folder,
+                env=self._environment(),
+            )
+        except OSError as error:
+            control.close()
+            raise BoardError("runtime", f"can't start {self._argv[0]}: {error}") from error
+        finally:
+            theirs.close()
+            os.close(flash)
+        control.setblocking(False)
+        self._control = control
+        self._frames = Frames()
+        self._selector.register(control, selectors.EVENT_READ, self._requests)
+        self._state = _RUNNING
+        self._resets.append(Reset(time.monotonic(), cause))
+        if cause != "soft":
+            self.serial_log.note(cause)
+        self._notify()
+
+    def _entry(self, control: socket.socket, flash: int) -> str:
+        call = f"unix.start({control.fileno()}, {flash}, {tuple(self._paths)!r})"
+        return f"from tidemark.port import unix; {call}"
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{self._firmware.resolve()}:.frozen" if self._firmware else ".frozen"
+        return {"MICROPYPATH": path, "PATH": os.environ.get("PATH", "")}
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+        control, self._control = self._control, None
+        if control is not None:
+            self._selector.unregister(control)
+            control.close()
+
+    def _unplug(self) -> None:
+        self._kill()
+        self._console.detach()
+        if self._board_end is not None:
+            self._board_end.close()
+            self._board_end = None
+
+    def _off(self, why: str) -> None:
+        if self._state == _OFF:
+            return
+        self._unplug()
+        self._state = _OFF
+        self._hardware.nor.no_cut()
+        self.serial_log.note(why)
+        self._notify()
+
+    def _restart(self, cause: str, raw: bool = False) -> None:
+        if cause == "soft":
+            self._kill()
+        else:
+            self._unplug()
+        self._start(cause, raw)
+
+    def _requests(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        try:
+            data = control.recv(65536)
+            frames = self._frames.feed(data)
+        except BlockingIOError:
+            return
+        except (OSError, FrameError) as error:
+            self._hang(str(error))
+            return
+        if not data:
+            self._hang("")
+            return
+        for frame in frames:
+            if self._control is not control:
+                return
+            self._request(control, frame)
+
+    def _request(self, control: socket.socket, frame: Frame) -> None:
+        hardware = self._hardware
+        refused = len(hardware.violations)
+        try:
+            answer = hardware.handle(frame)
+        except PowerCut:
+            self._cut_power()
+            return
+        for violation in list(hardware.violations)[refused:]:
+            self.serial_log.note(f"flash violation: {violation}")
+        if answer:
+            with contextlib.suppress(OSError):  # it ended meanwhile: the next read tells
+                control.sendall(answer)
+        elif hardware.wants:
+            want, hardware.wants = hardware.wants, ""
+            self._restart("reset" if want == "reset" else "soft", want == "soft-raw")
+
+    def _cut_power(self) -> None:
+        operation = self._hardware.interrupted
+        assert operation is not None
+        variant = self._hardware.variant
+        self._off(f"power cut {variant} {operation.kind} at {operation.address:#x}")
+        self._cuts.append(Cut(time.monotonic(), operation, variant))
+        self._notify()
+        if self._auto_power:
+            self._start("power-on")
+
+    def _hang(self, why: str) -> None:
+        """The processor stopped. A chip would hang until its watchdog bites, and so does this."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+        self._kill()
+        code = process.returncode if process else 0
+        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        self.serial_log.note(f"process ended: {how} {why}".rstrip())
+        self._state = _HUNG
+        self._notify()
+
+    # -- making one ---------------------------------------------------------------------------
+
+    def _new_nor(self) -> NorFlash:
+        return NorFlash(memoryview(self._map), SECTOR, PAGE, self._weak)
+
+    def _lay_code(self, code: str | Mapping[str, str] | None) -> list[str]:
+        if code is None:
+            return []
+        files = {"main.py": code} if isinstance(code, str) else dict(code)
+        files.setdefault("_boot.py", "")
+        place = self._folder / "code"
+        place.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (place / name).write_text(text)
+        return [str(place.resolve())]
+
+
+def _argv(runtime: Path | Sequence[str] | None) -> list[str]:
+    if runtime is None:
+        from tidemark_host import toolchain
+
+        return [str(toolchain.runtime("VIRTUAL"))]
+    if isinstance(runtime, Path):
+        return [str(runtime)]
+    return list(runtime)
+
+
+def _map_flash(path: Path, size: int) -> mmap.mmap:
+    """Map the flash file; a missing one is made, erased. Raises BoardError `size`."""
+    if not path.exists():
+        path.write_bytes(b"\xff" * size)
+    if path.stat().st_size != size:
+        raise BoardError("size", f"{path} is not a flash of {size} bytes")
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), size)
