@@ -1,0 +1,111 @@
+"""Provisioning over the console: the board makes its key, the owner's anchors are written once.
+
+Talks to `tidemark.provision` on the board through the raw REPL. The private key never crosses.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from tidemark_host import protocol
+
+# Keys of the board's link settings, as in firmware/tidemark/base.py.
+_BROKER_HOST, _BROKER_PORT, _UPDATE_HOST, _UPDATE_PORT, _UPDATE_PATH = 1, 2, 3, 4, 5
+_UPDATE_S, _REPORT_S, _KEEPALIVE_S = 6, 7, 8
+
+_PART = 256  # bytes of bundle a REPL call carries
+_VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
+
+
+class ProvisionError(Exception):
+    """The board refused. `code` is the board's own word, stable."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}" if text else code)
+        self.code = code
+
+
+class Console(Protocol):
+    """What provisioning needs of a board: `boards.repl.Repl` is one."""
+
+    def exec(self, code: str, timeout: float = 10.0) -> str: ...
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Where the board finds broker and updates, and how often it asks (seconds)."""
+
+    broker_host: str
+    broker_port: int
+    update_host: str
+    update_port: int
+    update_path: str = "/"
+    update_s: int = 3600
+    report_s: int = 300
+    keepalive_s: int = 30
+
+    def to_map(self) -> dict[int, str | int]:
+        return {
+            _BROKER_HOST: self.broker_host,
+            _BROKER_PORT: self.broker_port,
+            _UPDATE_HOST: self.update_host,
+            _UPDATE_PORT: self.update_port,
+            _UPDATE_PATH: self.update_path,
+            _UPDATE_S: self.update_s,
+            _REPORT_S: self.report_s,
+            _KEEPALIVE_S: self.keepalive_s,
+        }
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """What the owner gives a board to trust: TUF root.json and the gateway's Ed25519 key."""
+
+    root: bytes
+    gateway_key: bytes
+
+
+@dataclass(frozen=True)
+class Born:
+    """What a board says of itself once it has a key."""
+
+    id: str
+    public: bytes
+    board: str
+    provisioned: bool
+
+
+def begin(console: Console) -> Born:
+    """Let the board make its key if it has none. Raises ProvisionError, BoardError."""
+    answer = _call(console, "begin()")
+    public = bytes.fromhex(answer["public"])
+    if protocol.key_id(public) != answer["id"]:
+        raise ProvisionError("device-id", "the board's id does not belong to its key")
+    return Born(answer["id"], public, answer["board"], answer["provisioned"])
+
+
+def finish(console: Console, anchors: Anchors, link: LinkSettings) -> dict[str, Any]:
+    """Hand over anchors and settings; the board verifies slot A under them and confirms it.
+
+    Returns the board's answer: `id`, `index`, `version`. May be repeated after a power cut with
+    the same anchors. Raises ProvisionError with the board's code, BoardError.
+    """
+    bundle = protocol.encode(
+        [1, anchors.root, protocol.key_id(anchors.gateway_key), anchors.gateway_key, link.to_map()]
+    )
+    for start in range(0, len(bundle), _PART):
+        console.exec(f"provision.part({bundle[start : start + _PART]!r})")
+    return _call(console, "finish()", _VERIFY_TIMEOUT_S)
+
+
+def _call(console: Console, call: str, timeout: float = 20.0) -> dict[str, Any]:
+    out = console.exec(f"from tidemark import provision\nprovision.{call}", timeout)
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    if not lines:
+        raise ProvisionError("console", f"no answer to provision.{call}: {out[-200:]!r}")
+    answer = cast("dict[str, Any]", json.loads(lines[-1]))
+    if not answer.get("ok"):
+        raise ProvisionError(str(answer.get("code")), str(answer.get("text", "")))
+    return answer
