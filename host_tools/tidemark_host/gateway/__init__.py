@@ -1,0 +1,1 @@
+"""The gateway: verifies what devices send, keeps what it accepted, hands it upstream."""

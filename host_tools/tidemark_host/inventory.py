@@ -1,0 +1,185 @@
+"""The inventory: which devices exist, by public key. A JSON file that people can read and keep.
+
+Nothing in it is secret. A gateway answers only keys that are in here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tidemark_host.protocol import key_id
+
+State = Literal["active", "revoked"]
+
+_FORMAT = 1
+MAX_DEVICES = 100_000
+
+
+class InventoryError(Exception):
+    """An inventory file or entry that does not hold. `code`: short and stable."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One enrolled device. `public`: 64 hex digits; times in Unix seconds."""
+
+    id: str
+    public: str
+    board: str
+    nickname: str = ""
+    enrolled_at: float = 0.0
+    state: State = "active"
+    cohort: str = "default"
+    cleared_at: float = 0.0  # a quarantine from before this moment is lifted
+
+    @property
+    def public_bytes(self) -> bytes:
+        return bytes.fromhex(self.public)
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    f.name: (int, float) if f.name.endswith("_at") else str for f in fields(Device)
+}
+
+
+class Inventory:
+    """The devices of one file. Every change is written at once, atomically."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`; a missing file is an empty inventory. Raises InventoryError."""
+        self.path = path
+        self._devices: dict[str, Device] = {}
+        self._stamp: tuple[int, int, int] | None = None
+        self.reload()
+
+    def reload(self) -> bool:
+        """Read the file again if it changed; return whether it did. Raises InventoryError.
+
+        After an error the devices are those of the last good file.
+        """
+        try:
+            status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp == self._stamp:
+                return False
+            text = self.path.read_text("utf-8")
+        except FileNotFoundError:
+            changed = self._stamp is not None
+            self._stamp, self._devices = None, {}
+            return changed
+        self._stamp = stamp
+        self._devices = _parse(text, self.path)
+        return True
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(sorted(self._devices.values(), key=lambda d: (d.enrolled_at, d.id)))
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._devices
+
+    def get(self, device: str) -> Device | None:
+        """Return the device with this id, if it is enrolled."""
+        return self._devices.get(device)
+
+    def enroll(
+        self, public: bytes, board: str, nickname: str = "", cohort: str = "default"
+    ) -> Device:
+        """Add a device by its public key (32 bytes); the same key again changes nothing.
+
+        Raises InventoryError: "key" for a wrong length, "full", "revoked" for a revoked key.
+        """
+        if len(public) != 32:
+            raise InventoryError("key", "a public key has 32 bytes")
+        self.reload()
+        known = self._devices.get(key_id(public))
+        if known is not None:
+            if known.state == "revoked":
+                raise InventoryError("revoked", f"{known.id} is revoked; it needs a new key")
+            return known
+        if len(self._devices) >= MAX_DEVICES:
+            raise InventoryError("full", f"more than {MAX_DEVICES} devices")
+        device = Device(key_id(public), public.hex(), board, nickname, time.time(), cohort=cohort)
+        self._put(device)
+        return device
+
+    def clear(self, device: str) -> Device:
+        """Lift a device's quarantine as of now. Raises InventoryError("unknown-device")."""
+        return self._change(device, cleared_at=time.time())
+
+    def rename(self, device: str, nickname: str) -> Device:
+        """Give a device another nickname. Raises InventoryError("unknown-device")."""
+        return self._change(device, nickname=nickname)
+
+    def revoke(self, device: str) -> Device:
+        """Refuse a device from now on. Raises InventoryError("unknown-device")."""
+        return self._change(device, state="revoked")
+
+    def _change(self, device: str, **changes: Any) -> Device:
+        self.reload()
+        known = self._devices.get(device)
+        if known is None:
+            raise InventoryError("unknown-device", f"{device[:64]!r} is not in {self.path}")
+        changed = replace(known, **changes)
+        self._put(changed)
+        return changed
+
+    def _put(self, device: Device) -> None:
+        devices = {**self._devices, device.id: device}
+        document = {"format": _FORMAT, "devices": [asdict(devices[k]) for k in sorted(devices)]}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=2)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        self._devices = devices
+        status = self.path.stat()
+        self._stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _parse(text: str, path: Path) -> dict[str, Device]:
+    try:
+        document: Any = json.loads(text)
+        if document["format"] != _FORMAT:
+            raise InventoryError("format", f"{path}: format {document['format']!r} is not known")
+        entries = cast("list[dict[str, Any]]", document["devices"])
+        if len(entries) > MAX_DEVICES:
+            raise InventoryError("full", f"{path}: more than {MAX_DEVICES} devices")
+        devices = [_device(entry) for entry in entries]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InventoryError("malformed", f"{path}: {error}") from error
+    if len({d.id for d in devices}) != len(devices):
+        raise InventoryError("malformed", f"{path}: a device is listed twice")
+    return {d.id: d for d in devices}
+
+
+def _device(entry: dict[str, Any]) -> Device:
+    for name, value in entry.items():
+        if name not in _TYPES or not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+            raise ValueError(f"field {name[:32]!r}")
+    device = Device(**entry)
+    if len(device.public_bytes) != 32 or key_id(device.public_bytes) != device.id:
+        raise InventoryError("key", f"{device.id[:32]!r} is not the hash of its key")
+    if device.state not in ("active", "revoked"):
+        raise ValueError(f"state {device.state[:32]!r}")
+    return device
