@@ -1,0 +1,43 @@
+# Small files that may be lost, replaced atomically: the update metadata under /tuf on littlefs.
+
+import os
+
+from tidemark.compat import const
+from tidemark.errors import StateError
+
+_MAX_NAME = const(120)
+
+
+class Files:
+    """`<name>.json` in `folder`. littlefs renames atomically: a cut leaves the former file or the new one."""
+
+    def __init__(self, folder="/tuf"):
+        self.folder = folder
+
+    def _path(self, name):
+        if not name or len(name) > _MAX_NAME or "/" in name:
+            raise StateError("file-name", "not a file of the store")
+        return self.folder + "/" + name + ".json"
+
+    def load(self, name):
+        """The file's bytes, or None when it is not there or can't be read."""
+        try:
+            with open(self._path(name), "rb") as handle:
+                return handle.read()
+        except OSError:
+            return None
+
+    def save(self, name, data):
+        """Replaces the file. Raises StateError("file-write") with the former file kept."""
+        path = self._path(name)
+        temporary = path + "~"
+        try:
+            try:
+                os.stat(self.folder)
+            except OSError:
+                os.mkdir(self.folder)
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+            os.rename(temporary, path)
+        except OSError as error:
+            raise StateError("file-write", "errno %d" % (error.errno or 0))

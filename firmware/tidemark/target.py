@@ -1,0 +1,121 @@
+# What a target of kind "app" says of itself, and which of them is this board's next release (design 7).
+#
+# A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading zeros, and carries in
+# `custom`: board, kind, index, version, attempt, min_runtime, cohort (percentage), abort.
+
+import hashlib
+
+from tidemark.compat import const
+from tidemark.errors import TrustError
+from tidemark.slots import Release
+from tidemark.tuf_keys import unhex
+
+_INDEX_MAX = 0xFFFFFFFF
+_ATTEMPT_MAX = const(65535)
+_VERSION_MAX = const(24)
+_SUFFIX = ".romfs"
+
+
+def app_path(board, index):
+    """Target path of a board's application release."""
+    return "%s/app-%d%s" % (board, index, _SUFFIX)
+
+
+def index_of(board, path):
+    """Release index (int) of a path that `app_path` made for this board, else None."""
+    prefix = board + "/app-"
+    if not path.startswith(prefix) or not path.endswith(_SUFFIX):
+        return None
+    digits = path[len(prefix) : len(path) - len(_SUFFIX)]
+    if not 0 < len(digits) <= 10 or digits[0] == "0":
+        return None
+    for c in digits:
+        if not "0" <= c <= "9":
+            return None
+    return int(digits)
+
+
+def _integer(custom, name, least, most, default=None):
+    value = custom.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise TrustError("target-shape", name)
+    return value
+
+
+def parse_app(path, entry, board, runtime=0):
+    """The `Release` that a TARGETS entry of kind app authorises for `board`.
+
+    runtime: this board's runtime index. Raises TrustError: "target-shape", "wrong-kind", "wrong-board",
+    "wrong-index" (path and custom disagree), "runtime-too-old".
+    """
+    custom = entry.get("custom")
+    if not isinstance(custom, dict):
+        raise TrustError("target-shape", "no custom object")
+    if custom.get("kind") != "app":
+        raise TrustError("wrong-kind", "not an application")
+    if custom.get("board") != board:
+        raise TrustError("wrong-board", "made for another board")
+    index = _integer(custom, "index", 1, _INDEX_MAX)
+    attempt = _integer(custom, "attempt", 0, _ATTEMPT_MAX, 0)
+    _integer(custom, "cohort", 0, 100, 100)
+    if not isinstance(custom.get("abort", False), bool):
+        raise TrustError("target-shape", "abort")
+    version = custom.get("version")
+    if not isinstance(version, str) or not 0 < len(version) <= _VERSION_MAX:
+        raise TrustError("target-shape", "version")
+    for c in version:
+        if not " " < c < "\x7f":
+            raise TrustError("target-shape", "version")
+    if index_of(board, path) != index:
+        raise TrustError("wrong-index", "path and custom disagree")
+    digest = unhex(entry["hashes"].get("sha256"), 32)
+    if digest is None or entry["length"] < 1:
+        raise TrustError("target-shape", "needs a length and a sha256")
+    if _integer(custom, "min_runtime", 0, _INDEX_MAX, 0) > runtime:
+        raise TrustError("runtime-too-old", "needs a newer runtime")
+    return Release(digest, entry["length"], index, attempt, version)
+
+
+def in_cohort(digest, device_id, percentage):
+    """True if this device is among the `percentage` that a release (32-byte digest) is offered to.
+
+    The first 4 bytes, big-endian, of SHA-256(digest + ASCII device id), mod 100: every release draws its own canaries.
+    """
+    drawn = hashlib.sha256(digest + device_id.encode()).digest()
+    return int.from_bytes(drawn[:4], "big") % 100 < percentage
+
+
+def aborted(entry):
+    """True if the owner took this release back."""
+    custom = entry.get("custom")
+    return isinstance(custom, dict) and custom.get("abort") is True
+
+
+def choose(targets, board, device_id, runtime=0):
+    """(path, Release) of the newest release for this board and device, or None when there is none.
+
+    targets: the `targets` object of verified metadata. Newest is the highest index that is not aborted and whose cohort
+    this device is in. Raises TrustError as `parse_app` does, for the first one met that is not in order: an owner's
+    mistake is to be seen, not passed over for an older release.
+    """
+    indices = []
+    for path in targets:
+        index = index_of(board, path)
+        if index is not None:
+            indices.append(index)
+    indices.sort()
+    while indices:
+        path = app_path(board, indices.pop())
+        entry = targets[path]
+        if aborted(entry):
+            continue
+        release = parse_app(path, entry, board, runtime)
+        if in_cohort(release.digest, device_id, entry["custom"].get("cohort", 100)):
+            return path, release
+    return None
+
+
+def is_aborted(targets, board, release):
+    """True if the metadata takes back the release that a slot holds."""
+    entry = targets.get(app_path(board, release.index))
+    return entry is not None and aborted(entry)

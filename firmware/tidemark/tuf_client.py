@@ -1,0 +1,221 @@
+# The client workflow of TUF 1.0.3x, section 5, around the pure TrustedSet: fetches, persists, keeps the marks.
+
+import hashlib
+
+from tidemark.errors import TrustError
+from tidemark.http import quote
+from tidemark.tuf import Limits, TrustedSet
+
+
+class Client:
+    """Keeps one board's view of one repository.
+
+    store: `load(name)` -> bytes or None, `save(name, bytes)` atomically (`store.Files`). marks: the journal; its
+    `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that returns the file's bytes, or None
+    where the repository has no such file; raises LinkError. provisioned: root.json's bytes. feed: called with no
+    argument during long computations.
+
+    A refused or interrupted run leaves files and marks of the roles that were verified before, and those only.
+    """
+
+    def __init__(self, store, marks, fetch, provisioned, limits=None, feed=None):
+        self.store = store
+        self.marks = marks
+        self.fetch = fetch
+        self.provisioned = provisioned
+        self.limits = limits or Limits()
+        self.feed = feed
+        self.trusted = None
+
+    @property
+    def time_floor(self):
+        """Unix seconds that is surely past, by `issued` of offline-signed metadata; 0 if there was none."""
+        return self.marks.mark("time")[0]
+
+    def refresh(self, now):
+        """Generator: one pass of sections 5.3 to 5.6. Afterwards `trusted` holds the set.
+
+        now: Unix seconds, or None: then only the root chain is walked, and TrustError("no-time") is raised.
+        (Without time a board may also take strictly newer gateway-keys and revocations targets. That will be a second
+        pass with `now` = the time floor, whose other targets are dropped; nothing of it is persisted.)
+        Raises TrustError, LinkError, StateError.
+        """
+        if now is not None:
+            now = max(now, self.time_floor)
+        trusted = self.trusted = TrustedSet(self.limits, now, self.feed)
+        yield from self._refresh_root(trusted)
+        if now is not None:
+            # A root on this very walk may have raised the floor.
+            trusted.now = max(now, self.time_floor)
+        trusted.finish_root()
+        scope = trusted.scope()
+        for key in ("timestamp", "snapshot", "targets"):
+            trusted.floors[key] = self.marks.mark(key, scope)[0]
+        yield from self._refresh_timestamp(trusted, scope)
+        yield from self._refresh_snapshot(trusted, scope)
+        yield from self._refresh_targets(trusted, "targets", None)
+        self._raise_time(trusted.targets["targets"])
+
+    def load_stored(self):
+        """Verifies the stored files alone, without network: for provisioning, where the factory's metadata speaks for
+        the image it came with. Expiry counts only against the floor of time. Raises TrustError."""
+        trusted = self.trusted = TrustedSet(self.limits, self.time_floor, self.feed)
+        trusted.load_root(self._stored_root())
+        for name, take in (
+            ("timestamp", trusted.update_timestamp),
+            ("snapshot", trusted.update_snapshot),
+            ("targets", trusted.update_targets),
+        ):
+            data = self.store.load(name)
+            if data is None:
+                raise TrustError(name + "-missing", "no stored file")
+            take(data)
+
+    # -- root
+
+    def _stored_root(self):
+        """The stored root if it is the one its mark names, else the provisioned one, from which the chain is walked."""
+        number, payload = self.marks.mark("root")
+        if number:
+            data = self.store.load("root")
+            if data is not None and hashlib.sha256(data).digest() == payload:
+                # Firm before it is relied upon: a torn mark may read valid today and be gone tomorrow.
+                self.marks.raise_mark("root", number, payload)
+                return data
+        return self.provisioned
+
+    def _refresh_root(self, trusted):
+        trusted.load_root(self._stored_root())
+        marked, payload = self.marks.mark("root")
+        if trusted.root.version >= marked:
+            self._raise_time(trusted.root)
+        left = self.limits.root_files + max(0, marked - trusted.root.version)
+        while left:
+            left -= 1
+            data = yield from self.fetch("%d.root.json" % (trusted.root.version + 1), self.limits.root_size)
+            if data is None:
+                break
+            trusted.update_root(data)
+            version = trusted.root.version
+            if version > marked or (version == marked and hashlib.sha256(data).digest() == payload):
+                # The mark comes last: a cut between the two costs a walk from the provisioned root.
+                self.store.save("root", data)
+                self.marks.raise_mark("root", version, hashlib.sha256(data).digest())
+            # Else an intermediate root of a repeated walk, or the marked version with other signatures: it is trusted
+            # for this run, and walked again in the next, until a newer one comes.
+            if version >= marked:
+                self._raise_time(trusted.root)
+        if trusted.root.version < marked:
+            raise TrustError("root-rollback", "the chain ends below the mark")
+
+    def _raise_time(self, metadata):
+        issued = metadata.issued
+        if issued is not None and issued > self.time_floor:
+            self.marks.raise_mark("time", issued)
+
+    # -- the other roles
+
+    def _load(self, name, scope):
+        """A stored timestamp or snapshot, unless the keys behind it were rotated since (TUF 5.3.11)."""
+        if self.marks.get(name) is not None and not self.marks.mark(name, scope)[0]:
+            return None
+        return self.store.load(name)
+
+    def _refresh_timestamp(self, trusted, scope):
+        data = self._load("timestamp", scope)
+        if data is not None:
+            try:
+                trusted.update_timestamp(data, True)
+            except TrustError:
+                pass  # an unusable copy is as good as none: the marks still hold
+        data = yield from self.fetch("timestamp.json", self.limits.timestamp_size)
+        if data is None:
+            raise TrustError("timestamp-missing", "not in the repository")
+        if trusted.update_timestamp(data):
+            self.store.save("timestamp", data)
+        trusted.check_timestamp()
+        # What a role promises of the next one counts from here on, whether or not that one can be had.
+        self.marks.raise_mark("timestamp", trusted.timestamp.version, b"", scope)
+        self.marks.raise_mark("snapshot", trusted.snapshot_info["version"], b"", scope)
+
+    def _refresh_snapshot(self, trusted, scope):
+        current = False
+        data = self._load("snapshot", scope)
+        if data is not None:
+            try:
+                current = trusted.update_snapshot(data, True)
+            except TrustError:
+                pass
+        if not current:
+            info = trusted.snapshot_info
+            data = yield from self._fetch_role(trusted, "snapshot", info, self.limits.snapshot_size)
+            trusted.update_snapshot(data)
+            self.store.save("snapshot", data)
+        self.marks.raise_mark("targets", trusted.targets_info()["version"], b"", scope)
+
+    def _refresh_targets(self, trusted, role, parent):
+        name = quote(role)
+        data = self.store.load(name)
+        if data is not None:
+            try:
+                trusted.update_targets(data, role, parent)
+                return
+            except TrustError:
+                pass
+        info = trusted.targets_info(role)
+        data = yield from self._fetch_role(trusted, role, info, self.limits.targets_size)
+        trusted.update_targets(data, role, parent)
+        self.store.save(name, data)
+
+    def _fetch_role(self, trusted, role, info, limit):
+        name = quote(role) + ".json"
+        if trusted.root.signed.get("consistent_snapshot"):
+            name = "%d.%s" % (info["version"], name)
+        data = yield from self.fetch(name, min(limit, info.get("length", limit)))
+        if data is None:
+            raise TrustError(("snapshot" if role == "snapshot" else "targets") + "-missing", "not in the repository")
+        return data
+
+    # -- targets
+
+    def find(self, path):
+        """Generator: returns the TARGETS entry for a target path, or None (TUF 5.6.7: delegations pre-order, first in
+        the list first, a terminating one ends the search; at most `limits.delegations` roles are asked)."""
+        trusted = self.trusted
+        stack = [("targets", None)]
+        visited = []
+        while stack and len(visited) <= self.limits.delegations:
+            role, parent = stack.pop()
+            if role in visited:
+                continue
+            visited.append(role)
+            if parent is not None:
+                yield from self._refresh_targets(trusted, role, parent)
+            signed = trusted.targets[role].signed
+            entry = signed["targets"].get(path)
+            if entry is not None:
+                return entry
+            if signed.get("delegations") is None:
+                continue
+            from tidemark.tuf_delegations import roles_for
+
+            children = []
+            for name, terminating in roles_for(signed["delegations"], path):
+                children.append((name, role))
+                if terminating:
+                    stack = []
+                    break
+            children.reverse()
+            stack.extend(children)
+        return None
+
+
+def target_file(entry, path, consistent):
+    """Path of a target's file under the targets base: with consistent snapshots its hash stands before its name
+    (TUF 6.2). entry: TARGETS object; the first of sha256, sha512 that it has."""
+    if not consistent:
+        return path
+    hashes = entry["hashes"]
+    prefix = hashes.get("sha256") or hashes.get("sha512") or ""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + prefix + "." + name

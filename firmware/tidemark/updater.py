@@ -1,0 +1,253 @@
+# One update run: metadata, this board's release, download straight into the slot, STAGED.
+
+import hashlib
+
+from tidemark import cbor, image, target
+from tidemark.compat import const
+from tidemark.errors import CodecError, ImageError, LinkError, SlotError, TidemarkError, TrustError
+from tidemark.slots import STAGED, WRITING
+from tidemark.tuf_client import target_file
+
+_KEY = "download"
+_BUFFER = const(1024)  # bytes in RAM between socket and flash: whole pages
+_MARK_SECTORS = const(4)  # sectors between two marks of the journal
+_ERASURES_MAX = const(4)  # of a slot for one digest, within
+_WINDOW_S = const(86_400)  # this uptime
+_AGE_STEP_S = const(3600)
+_HASH_SLICE = const(4096)
+
+
+class Progress:
+    """The journalled state of a download: [digest, slot, bytes known good, erasures, age].
+
+    age: seconds of uptime since the first erasure counted. It goes on from where the last record left it: time that a
+    reset swallowed does not count, so that resets can't shorten the window.
+    """
+
+    def __init__(self, journal, uptime_s):
+        self._journal = journal
+        self._uptime_s = uptime_s
+        self._seen = uptime_s()
+        self._saved = 0
+        self._loaded = False
+        self.digest = b""
+        self.slot = 0
+        self.good = 0
+        self.erasures = 0
+        self.age = 0
+
+    def load(self):
+        """Reads the record once a boot, affirmed: what is erased next depends on it."""
+        if self._loaded:
+            return
+        self._loaded = True
+        raw = self._journal.affirm(_KEY)
+        if raw is None:
+            return
+        try:
+            fields = cbor.decode(raw)
+            self.digest, self.slot, self.good, self.erasures, self.age = fields
+        except (CodecError, ValueError, TypeError):
+            self.digest = b""
+        self._saved = self.age
+
+    def save(self):
+        self._tick()
+        self._saved = self.age
+        self._journal.put(_KEY, cbor.encode([self.digest, self.slot, self.good, self.erasures, self.age]))
+
+    def _tick(self):
+        now = self._uptime_s()
+        self.age += now - self._seen
+        self._seen = now
+
+    def open(self, digest, slot):
+        """Turns to a digest and slot, in RAM."""
+        self.load()
+        self._tick()
+        if self.digest != digest:
+            self.digest, self.slot, self.good, self.erasures, self.age = digest, slot, 0, 0, 0
+        if self.slot != slot:
+            self.slot, self.good = slot, 0
+        if self.age >= _WINDOW_S:
+            self.erasures = self.age = 0
+
+    def check(self):
+        """Raises TrustError("erase-limit") when this digest has used up its erasures: 4 from the start of the slot, and
+        as many again for runs that resume (they erase a few sectors)."""
+        if self.erasures < (2 * _ERASURES_MAX if self.good else _ERASURES_MAX):
+            return
+        # Kept now and then, so that a board which restarts daily comes out of this, too.
+        if self.age - self._saved >= _AGE_STEP_S:
+            self.save()
+        raise TrustError("erase-limit", "4 erasures of a slot for this digest in 24 h")
+
+
+class Updater:
+    """Runs updates of one board, one at a time.
+
+    board: name (str). runtime: this runtime's index (int). client: `tuf_client.Client`. targets: `http.Client` of the
+    targets base. slots: `slots.Slots`. regions: the two slots' `flash.Region`, by slot number. uptime_s: callable.
+    feed: called with no argument during long computations, or None.
+
+    `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the TidemarkError behind that.
+    """
+
+    def __init__(self, board, device_id, runtime, client, targets, slots, journal, regions, uptime_s, feed=None):
+        self.board = board
+        self.device_id = device_id
+        self.runtime = runtime
+        self.client = client
+        self.targets = targets
+        self.slots = slots
+        self.regions = regions
+        self.feed = feed
+        self.progress = Progress(journal, uptime_s)
+        self.outcome = "none"
+        self.error = None
+
+    def run(self, now):
+        """Generator: one run, to its outcome. Yields after each wait and each slice of work, at most a sector erase or
+        one signature check apart (during which `feed` is called). now: Unix seconds of a fresh time token, or None."""
+        self.error = None
+        try:
+            self.outcome = yield from self._run(now)
+        except TidemarkError as error:
+            self.error = error
+            self.outcome = error.code
+
+    def _run(self, now):
+        yield from self.client.refresh(now)
+        trusted = self.client.trusted
+        targets = trusted.targets["targets"].signed["targets"]
+        self._drop_aborted(targets)
+        chosen = target.choose(targets, self.board, self.device_id, self.runtime)
+        if chosen is None:
+            return "none"
+        path, release = chosen
+        try:
+            self.slots.check_candidate(release)
+        except SlotError as error:
+            if error.code in ("current", "staged"):
+                return error.code
+            raise
+        slot = self.slots.target_slot()
+        if release.length > self.regions[slot].size - image.HEADER_SIZE:
+            raise TrustError("target-too-large", "%d bytes" % release.length)
+        consistent = trusted.root.signed.get("consistent_snapshot", False)
+        yield from self._install(target_file(targets[path], path, consistent), release, slot)
+        return "staged"
+
+    def _drop_aborted(self, targets):
+        for slot in (0, 1):
+            release = self.slots.release(slot)
+            if self.slots.state(slot) == STAGED and target.is_aborted(targets, self.board, release):
+                self.slots.abort(release.digest)
+
+    # -- the slot
+
+    def _install(self, path, release, slot):
+        region = self.regions[slot]
+        progress = self.progress
+        held = self.slots.release(slot)
+        progress.open(release.digest, slot)
+        if self.slots.state(slot) != WRITING or not held or held.digest != release.digest:
+            progress.good = 0
+        progress.check()
+        self.slots.begin_write(slot, release)
+        hasher = hashlib.sha256()
+        yield from self._rehash(region, progress.good, hasher)
+        if progress.good < release.length:
+            yield from self._download(path, release, region, hasher)
+        if hasher.digest() != release.digest:
+            progress.good = 0
+            progress.save()
+            raise TrustError("target-hash", "the mirror served something else")
+        yield
+        try:
+            image.check(region, release, self.feed)
+        except ImageError:
+            progress.good = 0
+            progress.save()
+            raise
+        yield
+        region.erase(0)
+        yield
+        region.write_checked(0, image.encode_header(release, self.board))
+        self.slots.finish_write(slot)
+
+    def _rehash(self, region, size, hasher):
+        """What an earlier run left in the slot counts only as far as it is hashed now."""
+        view = region.view(image.HEADER_SIZE, size)
+        for start in range(0, size, _HASH_SLICE):
+            hasher.update(view[start : start + _HASH_SLICE])
+            yield
+
+    def _download(self, path, release, region, hasher):
+        """Bytes from `progress.good` on, each sector erased just before it is programmed.
+
+        A run that erases something and gains no sector counts as an erasure of the slot, so that a mirror which always
+        breaks off can't wear the flash out; a run that gains some only counts if it began at 0.
+        """
+        progress = self.progress
+        response = yield from self.targets.get(path, progress.good, release.length)
+        if response is None:
+            raise LinkError("target-missing", "not on this mirror")
+        resumed = progress.good > 0
+        start = at = progress.good
+        sector = region.sector
+        buf = memoryview(bytearray(max(_BUFFER, region.page)))
+        try:
+            yield from self._skip(response, start, buf)
+            while at < release.length:
+                size = min(len(buf), release.length - at)
+                yield from self._fill(response, buf[:size])
+                if at == start:
+                    progress.erasures += 1
+                    progress.save()
+                    if not resumed:
+                        region.erase(0)
+                        yield
+                if at % sector == 0:
+                    region.erase((image.HEADER_SIZE + at) // sector)
+                    yield
+                region.write(image.HEADER_SIZE + at, buf[:size])
+                hasher.update(buf[:size])
+                at += size
+                if at % sector == 0 and at - progress.good >= _MARK_SECTORS * sector:
+                    resumed = self._gained(at, resumed)
+                yield
+        except LinkError:
+            at -= at % sector
+            if at > progress.good:
+                self._gained(at, resumed)
+            raise
+        finally:
+            response.close()
+        progress.good = at
+        if resumed:
+            progress.erasures -= 1
+        progress.save()
+
+    def _gained(self, at, resumed):
+        """Journals that the slot is good up to `at`. Returns whether the erasure of a resumed run is still counted."""
+        if resumed:
+            self.progress.erasures -= 1
+        self.progress.good = at
+        self.progress.save()
+        return False
+
+    def _skip(self, response, offset, buf):
+        """A server that ignores Range sends again what the slot holds already."""
+        while response.start < offset:
+            got = response.readinto(buf[: min(len(buf), offset - response.start)])
+            response.start += got
+            yield
+
+    def _fill(self, response, view):
+        at = 0
+        while at < len(view):
+            if not response.left:
+                raise LinkError("closed", "by the server, too early")
+            at += response.readinto(view[at:])
+            yield
