@@ -18,12 +18,11 @@ from tidemark.trial import Trial
 # Keys of the journalled link settings (CBOR map under "config").
 CONFIG_BROKER_HOST = const(1)
 CONFIG_BROKER_PORT = const(2)
-CONFIG_UPDATE_HOST = const(3)
-CONFIG_UPDATE_PORT = const(4)
-CONFIG_UPDATE_PATH = const(5)
-CONFIG_UPDATE_S = const(6)
-CONFIG_REPORT_S = const(7)
-CONFIG_KEEPALIVE_S = const(8)
+CONFIG_METADATA_URL = const(3)
+CONFIG_TARGETS_URL = const(4)
+CONFIG_UPDATE_S = const(5)
+CONFIG_REPORT_S = const(6)
+CONFIG_KEEPALIVE_S = const(7)
 
 _TASK_DEADLINE_MS = const(30_000)
 _RADIO_DELAY_MAX_MS = const(600_000)
@@ -145,7 +144,12 @@ class Base:
             keepalive_s=config.get(CONFIG_KEEPALIVE_S, 30),
         )
         self.connection = Connection(self)
-        self.updates = Updates(self)
+        self.updates = Updates(
+            self,
+            config[CONFIG_METADATA_URL],
+            config[CONFIG_TARGETS_URL],
+            config.get(CONFIG_UPDATE_S, 3600) * 1000,
+        )
         self._trial = None
         if self.mode == "trial":
             board = self.board

@@ -12,8 +12,8 @@ from typing import Any, Protocol, cast
 from tidemark_host import protocol
 
 # Keys of the board's link settings, as in firmware/tidemark/base.py.
-_BROKER_HOST, _BROKER_PORT, _UPDATE_HOST, _UPDATE_PORT, _UPDATE_PATH = 1, 2, 3, 4, 5
-_UPDATE_S, _REPORT_S, _KEEPALIVE_S = 6, 7, 8
+_BROKER_HOST, _BROKER_PORT, _METADATA_URL, _TARGETS_URL = 1, 2, 3, 4
+_UPDATE_S, _REPORT_S, _KEEPALIVE_S = 5, 6, 7
 
 _PART = 256  # bytes of bundle a REPL call carries
 _VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
@@ -39,9 +39,8 @@ class LinkSettings:
 
     broker_host: str
     broker_port: int
-    update_host: str
-    update_port: int
-    update_path: str = "/"
+    metadata_url: str
+    targets_url: str
     update_s: int = 3600
     report_s: int = 300
     keepalive_s: int = 30
@@ -50,9 +49,8 @@ class LinkSettings:
         return {
             _BROKER_HOST: self.broker_host,
             _BROKER_PORT: self.broker_port,
-            _UPDATE_HOST: self.update_host,
-            _UPDATE_PORT: self.update_port,
-            _UPDATE_PATH: self.update_path,
+            _METADATA_URL: self.metadata_url,
+            _TARGETS_URL: self.targets_url,
             _UPDATE_S: self.update_s,
             _REPORT_S: self.report_s,
             _KEEPALIVE_S: self.keepalive_s,

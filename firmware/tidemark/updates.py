@@ -1,0 +1,120 @@
+# When updates run: asks for the time, drives one run of the updater, resets into the trial.
+
+from tidemark import image
+from tidemark.compat import const
+from tidemark.errors import TrustError
+from tidemark.http import Client as HttpClient
+from tidemark.store import Files
+from tidemark.tuf_client import Client as TufClient
+from tidemark.updater import Updater
+
+_TIME_WAIT_MS = const(60_000)
+_FIRST_MS = const(2_000)
+_RUNTIME_INDEX = const(1)  # of the runtime that this base is frozen into
+
+_IDLE = const(0)
+_ASKING = const(1)
+_RUNNING = const(2)
+_LEAVING = const(3)
+
+
+class Updates:
+    """The base's update task: one run at a time, never during a trial.
+
+    Needs an acknowledged session for its time token; `outcome` is claim 1012.
+    """
+
+    def __init__(self, base, metadata_url, targets_url, period_ms):
+        self._base = base
+        self._period_ms = period_ms
+        self._state = _IDLE
+        self._due = base.uptime_ms() + _FIRST_MS
+        self._asked = 0
+        self._run = None
+        open_socket = base.port.open_socket
+        client = tuf_client(base, base.provisioning.root, HttpClient(open_socket, metadata_url))
+        self.updater = Updater(
+            base.board.NAME,
+            base.identity.id,
+            _RUNTIME_INDEX,
+            client,
+            HttpClient(open_socket, targets_url),
+            base.slots,
+            base.journal,
+            (base.regions["slot_a"], base.regions["slot_b"]),
+            self._uptime_s,
+        )
+
+    def _uptime_s(self):
+        return self._base.uptime_ms() // 1000
+
+    @property
+    def outcome(self):
+        """Outcome code (str) of the last run: "none", "current", "staged" or an error's."""
+        return self.updater.outcome
+
+    def step(self):
+        """One slice of the run under way, or the decision to begin one."""
+        base = self._base
+        now = base.uptime_ms()
+        if self._state == _IDLE:
+            if now >= self._due and base.acknowledged and not base.slots.in_trial:
+                base.connection.ask_time()
+                self._asked = now
+                self._state = _ASKING
+        elif self._state == _ASKING:
+            seconds = base.connection.take_time_token()
+            if seconds is not None:
+                self._run = self.updater.run(seconds)
+                self._state = _RUNNING
+            elif now - self._asked > _TIME_WAIT_MS:
+                self._state, self._due = _IDLE, now + self._period_ms
+        elif self._state == _RUNNING:
+            try:
+                next(self._run)
+            except StopIteration:
+                self._finish(now)
+        elif base.connection.idle or now >= self._due:
+            base.reset("update")
+
+    def _finish(self, now):
+        base = self._base
+        self._run = None
+        outcome = self.outcome
+        self._state, self._due = _IDLE, now + self._period_ms
+        if outcome not in ("none", "current"):
+            base.record("update", outcome)
+        print("tidemark: update %s" % outcome)
+        base.connection.report_soon()
+        if outcome == "staged" and base.slots.retry_due:
+            # The report of the outcome leaves first, but not for ever.
+            self._state, self._due = _LEAVING, now + 5_000
+
+
+def tuf_client(base, root, http=None):
+    """The TUF client over this board's files and marks; without `http` it can only read stored
+    metadata."""
+    fetch = http.fetch if http else None
+    return TufClient(Files(), base.journal, fetch, root)
+
+
+def authorised_release(base, root, claimed):
+    """The `Release` that the stored factory metadata authorises for the image a slot header
+    claims, under `root`.
+
+    For provisioning: no network, expiry only against the floor of time. Raises TrustError.
+    """
+    from tidemark import target
+
+    client = tuf_client(base, root)
+    client.load_stored()
+    path = target.app_path(base.board.NAME, claimed.index)
+    entry = client.trusted.targets["targets"].signed["targets"].get(path)
+    if entry is None:
+        raise TrustError("not-a-target", "the metadata does not name the image in slot A")
+    release = target.parse_app(path, entry, base.board.NAME, _RUNTIME_INDEX)
+    if release != claimed:
+        raise TrustError("not-a-target", "slot header and metadata disagree")
+    if release.length > base.regions["slot_a"].size - image.HEADER_SIZE:
+        raise TrustError("target-too-large", "%d bytes" % release.length)
+    return release
