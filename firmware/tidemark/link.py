@@ -24,7 +24,7 @@ class _Client(simple.MQTTClient):
 
     def wait_msg(self):
         """Handle one packet and return its first byte, or None after a PUBLISH or PINGRESP."""
-        # An answer that nobody waits for leaves its body unread: it must not be taken for a packet.
+        # An answer that nobody waits for leaves its body unread: not to be taken for a packet.
         self.sock.next()
         return simple.MQTTClient.wait_msg(self)
 
@@ -37,16 +37,16 @@ class _Client(simple.MQTTClient):
 class Link:
     """One connection to a broker, made again for as long as `step` is called.
 
-    Nothing here waits longer than `wait_s` (`open_socket` may take as long again); `feed` is called
-    at least every 100 ms of a wait. Incoming messages are queued, never acted upon.
-    `state`: "down" or "up"; `lost`: connections that ended; `dropped`: incoming messages that
-    found the queue full or were too large; `error`: code of the last failure, "" before one.
+    Nothing here waits longer than `wait_s` (`open_socket` may take as long again); `feed` is
+    called at least every 100 ms of a wait. Incoming messages are queued, never acted upon.
+    `state`: "down" or "up"; `connects`: connections made; `lost`: those that ended; `error`: code
+    of the last failure, "" before one.
     """
 
     def __init__(
         self, open_socket, host, port, client_id, random, feed=None, keepalive_s=30, wait_s=5
     ):
-        """`open_socket(host, port, timeout_s)`: gives a connected stream socket or raises LinkError.
+        """`open_socket(host, port, timeout_s)`: a connected stream socket, or raises LinkError.
 
         `host`, `client_id`: str; `random(n)`: gives n random bytes; `feed`: called in waits.
         """
@@ -70,6 +70,7 @@ class Link:
         self._heard = self._retry_at
         self.state = "down"
         self.error = ""
+        self.connects = 0
         self.lost = 0
 
     @property
@@ -108,7 +109,7 @@ class Link:
         self._check_topic(topic)
         if len(payload) > _PAYLOAD_MAX:
             raise LinkError("size", "payload of more than 4,096 bytes")
-        self._check_up()
+        self.check_up()
         try:
             self._begin()
             self._client.take_packet_id()
@@ -146,6 +147,15 @@ class Link:
         self._queue_bytes -= len(message[0]) + len(message[1])
         return message
 
+    def check_up(self):
+        """Raise LinkError("down") unless the link is up."""
+        if self.state != "up":
+            raise LinkError("down", "no connection to the broker")
+
+    def delay(self, ms):
+        """Put off the next attempt to connect by `ms` (int, below 2^29) from now."""
+        self._retry_at = ticks_add(ticks_ms(), ms)
+
     def disconnect(self):
         """Say goodbye and close. The next `step` connects again after the shortest pause."""
         if self.state == "up":
@@ -162,10 +172,6 @@ class Link:
 
     def _begin(self):
         self._wire.begin(self._wait_s * 1000)
-
-    def _check_up(self):
-        if self.state != "up":
-            raise LinkError("down", "no connection to the broker")
 
     def _check_topic(self, topic):
         if not 0 < len(topic.encode()) <= _TOPIC_MAX:
@@ -187,6 +193,7 @@ class Link:
         self._pinged = None
         self._pongs = 0
         self._heard = ticks_ms()
+        self.connects += 1
         self.state = "up"
 
     def _subscribe(self, topic):
@@ -201,7 +208,7 @@ class Link:
         if wire.pongs != self._pongs:
             self._pongs = wire.pongs
             self._pinged = None
-            # Only an answer shows a broker that works: one that accepts and hangs up is backed off.
+            # Only an answer shows a broker that works, not that it accepts before it hangs up.
             self._failures = 0
         if self._pinged is not None:
             if ticks_diff(now, self._pinged) > self._wait_s * 1000:

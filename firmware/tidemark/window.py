@@ -1,4 +1,4 @@
-# Replay window after RFC 6479: a ring of blocks of bits, so that moving on clears blocks, not bits.
+# Replay window after RFC 6479: a ring of blocks of bits, where moving on clears whole blocks.
 
 from .compat import const
 
