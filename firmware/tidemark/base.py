@@ -6,7 +6,7 @@ import gc
 from tidemark import cbor, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
-from tidemark.errors import StateError, TidemarkError
+from tidemark.errors import TidemarkError
 from tidemark.evidence import SECURITY, SLOT, Evidence
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
@@ -44,7 +44,7 @@ class Base:
         guard = port.kbd_intr
         self.journal = Journal(self.regions["journal"], guard)
         self.counter = Counter(self.regions["counter"], guard)
-        self.evidence = Evidence(self.regions["evidence"])
+        self.evidence = Evidence(self.regions["evidence"], guard)
         self.outbox = Outbox(self.regions["outbox"], guard)
         self.slots = Slots(self.journal)
         self.cause = port.reset_cause()
@@ -250,7 +250,4 @@ class Base:
         return self._trial.reason if self._trial else "ok"
 
     def _evidence_step(self):
-        try:
-            self.evidence.flush(self.uptime_ms())
-        except StateError as error:
-            print("tidemark: evidence", error.code)
+        self.evidence.poll(self.uptime_ms())
