@@ -1,0 +1,137 @@
+"""Signing keys in a folder: Ed25519, PKCS #8 PEM, encrypted when there is a passphrase."""
+
+# securesystemslib re-exports its public names without saying so to type checkers.
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from securesystemslib.signer import CryptoSigner
+
+from tidemark_host.release.errors import ReleaseError
+
+ROLES = ("root", "targets", "snapshot", "timestamp")
+MAX_ROOT_KEYS = 5  # with more, root.json no longer fits a board's write-once sector
+_MAX_KEY_FILE = 4096
+
+
+@dataclass(frozen=True)
+class KeyStore:
+    """The keys of one repository: `<folder>/<role>-<n>.pem`, n from 1.
+
+    Root keys belong offline: copy `root-*.pem` to a medium of their own and remove them here. What
+    signs needs only the keys of the roles it signs.
+    """
+
+    folder: Path
+    passphrase: str | None = None
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        root_keys: int = 1,
+        passphrase: str | None = None,
+        force: bool = False,
+    ) -> KeyStore:
+        """Make fresh keys for all roles.
+
+        Raises ReleaseError: `keys-exist`; `keys-in-git` for a folder whose files git would take,
+        unless `force`; `root-keys` for a number out of range.
+        """
+        if not 1 <= root_keys <= MAX_ROOT_KEYS:
+            raise ReleaseError("root-keys", f"1 to {MAX_ROOT_KEYS} root keys, not {root_keys}")
+        if not force and _git_would_take(folder):
+            raise ReleaseError(
+                "keys-in-git",
+                f"{folder} lies in a git repository that does not ignore it",
+                "choose a folder outside, ignore it in .gitignore, or pass --force",
+            )
+        store = cls(folder, passphrase)
+        if folder.is_dir() and any(folder.glob("*.pem")):
+            raise ReleaseError("keys-exist", f"{folder} holds keys already", "choose a new folder")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for role in ROLES:
+            for _ in range(root_keys if role == "root" else 1):
+                store.add(role)
+        return store
+
+    def add(self, role: str) -> CryptoSigner:
+        """Make one more key for `role` and return its signer."""
+        if role not in ROLES:
+            raise ReleaseError("role", f"no role is called {role!r}")
+        number = max((_number(path) for path in self._paths(role)), default=0) + 1
+        private = Ed25519PrivateKey.generate()
+        encryption = (
+            BestAvailableEncryption(self.passphrase.encode())
+            if self.passphrase
+            else NoEncryption()
+        )
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+        path = self.folder / f"{role}-{number}.pem"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+            handle.write(pem)
+        return CryptoSigner(private)
+
+    def signers(self, role: str) -> Sequence[CryptoSigner]:
+        """Return the signers of `role` in the order of their numbers; empty when none is here.
+
+        Raises ReleaseError: `key-passphrase`, `key-unreadable`.
+        """
+        return [self._load(path) for path in self._paths(role)]
+
+    def _paths(self, role: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{role}-*.pem"), key=_number)
+
+    def _load(self, path: Path) -> CryptoSigner:
+        try:
+            if path.stat().st_size > _MAX_KEY_FILE:
+                raise ValueError("too large")
+            pem = path.read_bytes()
+            encrypted = b"ENCRYPTED" in pem
+            if encrypted and not self.passphrase:
+                raise ReleaseError(
+                    "key-passphrase",
+                    f"{path} is encrypted",
+                    "give its passphrase in TIDEMARK_KEY_PASSPHRASE",
+                )
+            password = self.passphrase.encode() if encrypted and self.passphrase else None
+            key = load_pem_private_key(pem, password)
+        except (OSError, ValueError, TypeError) as error:
+            raise ReleaseError("key-unreadable", f"{path} can't be read as a key") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ReleaseError("key-unreadable", f"{path} is no Ed25519 key")
+        return CryptoSigner(key)
+
+
+def _number(path: Path) -> int:
+    text = path.stem.rpartition("-")[2]
+    return int(text) if text.isdigit() else 0
+
+
+def _git_would_take(folder: Path) -> bool:
+    """Return whether `folder` lies in a git work tree that does not ignore it."""
+    absolute = folder.absolute()
+    tree = next((parent for parent in absolute.parents if (parent / ".git").exists()), None)
+    if tree is None and not (absolute / ".git").exists():
+        return False
+    git = shutil.which("git")
+    if git is None or tree is None:
+        return True
+    command = [git, "-C", str(tree), "check-ignore", "-q", str(absolute / "root-1.pem")]
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode != 0

@@ -1,0 +1,489 @@
+"""A TUF repository (specification 1.0.x) of application releases, as a folder of plain files."""
+
+# python-tuf re-exports its public names without saying so to type checkers.
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import (
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization import DeserializationError
+from tuf.api.serialization.json import JSONSerializer
+
+from tidemark_host.release.errors import ReleaseError
+from tidemark_host.release.keys import ROLES, KeyStore
+
+# root.json goes into a board's write-once sector, beside the identity's public key.
+MAX_ROOT_SIZE = 3072
+# What the board's client takes, bytes (firmware/tidemark/tuf.py, Limits).
+MAX_TARGETS_SIZE = 32_768
+MAX_INDEX = 0xFFFF_FFFF
+MAX_ATTEMPT = 65_535
+MAX_VERSION = 24
+KEEP = 16  # releases of a board that stay in the metadata
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_DAY = timedelta(days=1)
+
+Custom = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """How long new metadata is valid. A board that sees nothing fresher takes no update then."""
+
+    root: timedelta = 365 * _DAY
+    targets: timedelta = 180 * _DAY
+    snapshot: timedelta = 30 * _DAY
+    timestamp: timedelta = 7 * _DAY
+
+    def of(self, role: str) -> timedelta:
+        """Return the lifetime of `role`."""
+        return cast("timedelta", getattr(self, role))
+
+
+@dataclass(frozen=True)
+class RoleStatus:
+    """One row of `tidemark release status`."""
+
+    role: str
+    version: int
+    expires: datetime
+    threshold: int
+    keys: int
+    left: timedelta
+
+
+@dataclass
+class Repository:
+    """The repository in `folder`, and the keys that are at hand to sign it.
+
+    Changes are made in memory (`add`, `change`, `withdraw`, `rotate`) and come out with `publish`,
+    which signs what changed and writes `timestamp.json` last: whoever serves the folder meanwhile
+    serves the former state or the new one.
+    """
+
+    folder: Path
+    keys: KeyStore
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    now: datetime | None = None  # None: the clock. Set it to sign as of another time.
+    _metadata: dict[str, Metadata[Any]] = field(default_factory=dict[str, Metadata[Any]])
+    _dirty: set[str] = field(default_factory=set[str])
+
+    # -- opening
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        keys: KeyStore,
+        *,
+        root_threshold: int = 1,
+        lifetimes: Lifetimes | None = None,
+        now: datetime | None = None,
+    ) -> Repository:
+        """Make a new repository with version 1 of all roles, published.
+
+        Raises ReleaseError: `repository-exists`, `root-threshold`, `no-key`.
+        """
+        repository = cls(folder, keys, lifetimes or Lifetimes(), now)
+        if list((folder / "metadata").glob("*.json")):
+            raise ReleaseError(
+                "repository-exists", f"{folder} holds metadata already", "choose a new folder"
+            )
+        root = Root(consistent_snapshot=True)
+        for role in ROLES:
+            for signer in keys.signers(role):
+                root.add_key(signer.public_key, role)
+        if missing := [role for role in ROLES if not root.roles[role].keyids]:
+            raise ReleaseError("no-key", f"no key of the role {missing[0]} in {keys.folder}")
+        if not 1 <= root_threshold <= len(root.roles["root"].keyids):
+            raise ReleaseError(
+                "root-threshold",
+                f"{root_threshold} of {len(root.roles['root'].keyids)} root keys can't sign",
+            )
+        root.roles["root"].threshold = root_threshold
+        for signed in (root, Targets(), Snapshot(), Timestamp()):
+            signed.version = 0  # the first `publish` makes it 1
+            repository._metadata[signed.type] = Metadata[Any](signed)
+        repository._dirty = {"root", "targets"}
+        repository.publish()
+        return repository
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        keys: KeyStore,
+        *,
+        lifetimes: Lifetimes | None = None,
+        now: datetime | None = None,
+    ) -> Repository:
+        """Open a repository that `create` made. Raises ReleaseError `no-repository`."""
+        repository = cls(folder, keys, lifetimes or Lifetimes(), now)
+        for role in ROLES:
+            path = repository.path(role)
+            try:
+                repository._metadata[role] = Metadata[Any].from_file(str(path))
+            except (OSError, DeserializationError) as error:
+                raise ReleaseError(
+                    "no-repository",
+                    f"{path} is not there or can't be read",
+                    "tidemark release init",
+                ) from error
+        return repository
+
+    # -- what there is
+
+    @property
+    def metadata_dir(self) -> Path:
+        """Return the folder to serve as metadata base."""
+        return self.folder / "metadata"
+
+    @property
+    def targets_dir(self) -> Path:
+        """Return the folder to serve as targets base."""
+        return self.folder / "targets"
+
+    @property
+    def root(self) -> Root:
+        """Return the root role as it is in memory."""
+        return cast("Root", self._metadata["root"].signed)
+
+    @property
+    def targets(self) -> Targets:
+        """Return the targets role as it is in memory."""
+        return cast("Targets", self._metadata["targets"].signed)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the snapshot role as it is in memory."""
+        return cast("Snapshot", self._metadata["snapshot"].signed)
+
+    @property
+    def timestamp(self) -> Timestamp:
+        """Return the timestamp role as it is in memory."""
+        return cast("Timestamp", self._metadata["timestamp"].signed)
+
+    def path(self, role: str) -> Path:
+        """Return the newest published file of `role`."""
+        if role == "timestamp":
+            return self.metadata_dir / "timestamp.json"
+        found = self.metadata_dir.glob(f"*.{role}.json")
+        versions = [int(path.name.split(".")[0]) for path in found if path.name[0].isdigit()]
+        return self.metadata_dir / f"{max(versions, default=1)}.{role}.json"
+
+    def root_bytes(self) -> bytes:
+        """Return the newest published root.json: what provisioning writes to a board."""
+        return self.path("root").read_bytes()
+
+    def indices(self, board: str) -> list[int]:
+        """Return the release indices of a board that the metadata names, rising."""
+        return sorted(
+            cast("int", _custom(entry)["index"])
+            for entry in self.targets.targets.values()
+            if _custom(entry).get("board") == board and _custom(entry).get("kind") == "app"
+        )
+
+    def target_path(self, board: str, index: int) -> Path:
+        """Return the file of a release. Raises ReleaseError `no-release`."""
+        path = app_path(board, index)
+        entry = self._entry(board, index)
+        folder, _, name = path.rpartition("/")
+        return self.targets_dir / folder / f"{entry.hashes['sha256']}.{name}"
+
+    def status(self) -> list[RoleStatus]:
+        """Return version and expiry of each role."""
+        now = self._now()
+        rows: list[RoleStatus] = []
+        for role in ROLES:
+            signed = cast("Signed", self._metadata[role].signed)
+            entry = self.root.roles[role]
+            rows.append(
+                RoleStatus(
+                    role,
+                    signed.version,
+                    signed.expires,
+                    entry.threshold,
+                    len(entry.keyids),
+                    signed.expires - now,
+                )
+            )
+        return rows
+
+    # -- changes
+
+    def add(
+        self,
+        image: Path | bytes,
+        *,
+        board: str,
+        version: str,
+        index: int | None = None,
+        attempt: int = 0,
+        min_runtime: int = 0,
+        cohort: int = 100,
+        abort: bool = False,
+    ) -> int:
+        """Add an application image as a release of `board`; returns its index.
+
+        index: above all former ones of the board; None takes the next. cohort: percentage of the
+        fleet that is offered it. Raises ReleaseError: `index`, `version`, `board`, `attempt`,
+        `min-runtime`, `cohort`, `image`.
+        """
+        data = image if isinstance(image, bytes) else _read_image(image)
+        highest = self._highest(board)
+        index = highest + 1 if index is None else index
+        if not highest < index <= MAX_INDEX:
+            raise ReleaseError(
+                "index",
+                f"index {index} does not rise: {board} is at {highest}",
+                f"undo a bad release with a new one: --index {highest + 1}",
+            )
+        if not board.isascii() or not board.replace("_", "").replace("-", "").isalnum():
+            raise ReleaseError("board", f"{board!r} is no board's name")
+        custom: Custom = {
+            "board": board,
+            "kind": "app",
+            "index": index,
+            "version": version,
+            "attempt": attempt,
+            "min_runtime": min_runtime,
+            "cohort": cohort,
+            "abort": abort,
+        }
+        _check_custom(custom)
+        if not data:
+            raise ReleaseError("image", "an empty image")
+        entry = TargetFile(
+            len(data),
+            {"sha256": hashlib.sha256(data).hexdigest()},
+            app_path(board, index),
+            {"custom": custom},
+        )
+        self.targets.targets[entry.path] = entry
+        _write(self.target_path(board, index), data)
+        self._raise_highest(board, index)
+        self._prune(board)
+        self._dirty.add("targets")
+        return index
+
+    def change(
+        self,
+        board: str,
+        index: int,
+        *,
+        attempt: int | None = None,
+        cohort: int | None = None,
+        abort: bool | None = None,
+    ) -> None:
+        """Change what may change of a release: widen its cohort, abort it, lift a rejection.
+
+        Raises ReleaseError: `no-release`; `attempt` for one that does not rise; `cohort`.
+        """
+        entry = self._entry(board, index)
+        custom = dict(_custom(entry))
+        if attempt is not None and attempt <= cast("int", custom["attempt"]):
+            raise ReleaseError("attempt", f"attempt must be above {custom['attempt']}")
+        for name, value in (("attempt", attempt), ("cohort", cohort), ("abort", abort)):
+            if value is not None:
+                custom[name] = value
+        _check_custom(custom)
+        entry.unrecognized_fields["custom"] = custom
+        self._dirty.add("targets")
+
+    def withdraw(self, board: str, index: int) -> None:
+        """Take a release out of the metadata; its index stays used.
+
+        Boards that run it keep running it; to undo it, release a newer one. Raises ReleaseError
+        `no-release`.
+        """
+        entry = self._entry(board, index)
+        del self.targets.targets[entry.path]
+        self._dirty.add("targets")
+
+    def rotate(self, role: str) -> None:
+        """Replace the keys of a role by one fresh key. The old key files stay where they are.
+
+        For root the old keys sign the new root as well: they must still be here.
+        """
+        entry = self.root.roles[role]
+        threshold = entry.threshold
+        old = list(entry.keyids)
+        signers = [self.keys.add(role) for _ in range(len(old) if role == "root" else 1)]
+        for keyid in old:
+            self.root.revoke_key(keyid, role)
+        for signer in signers:
+            self.root.add_key(signer.public_key, role)
+        self.root.roles[role].threshold = threshold if role == "root" else 1
+        self._dirty |= {"root"} if role == "root" else {"root", role}
+
+    # -- publishing
+
+    def publish(self, *, refresh: Iterable[str] = ()) -> None:
+        """Sign and write what changed, and snapshot and timestamp, which follow from it.
+
+        refresh: further roles to sign again, for a new expiry. With nothing changed only the
+        timestamp is new. Raises ReleaseError: `no-key`, `root-size`, `targets-size`; then no file
+        was written.
+        """
+        dirty = self._dirty | set(refresh)
+        if dirty & {"targets", "snapshot"}:
+            dirty.add("snapshot")
+        dirty.add("timestamp")
+        former = copy.deepcopy(self._metadata)
+        try:
+            files = self._sign(dirty)
+        except BaseException:
+            self._metadata = former
+            raise
+        # timestamp.json comes last: until then nobody sees the rest.
+        for path, data in files.items():
+            _write(path, data)
+        self._dirty = set()
+
+    def _sign(self, dirty: set[str]) -> dict[Path, bytes]:
+        files: dict[Path, bytes] = {}
+        published = self.path("root")
+        delegators = [self.root] + ([_read_root(published)] if published.is_file() else [])
+        for role in ROLES:
+            if role not in dirty:
+                continue
+            metadata = self._metadata[role]
+            signed = cast("Signed", metadata.signed)
+            signed.version += 1
+            now = self._now()
+            signed.expires = now + self.lifetimes.of(role)
+            if role in ("root", "targets"):
+                # Boards raise their floor of time by it: only roles with offline keys carry it.
+                signed.unrecognized_fields["issued"] = now.strftime(_TIME_FORMAT)
+            if role == "snapshot":
+                self.snapshot.meta["targets.json"] = _meta_file(files, self.path("targets"))
+            if role == "timestamp":
+                self.timestamp.snapshot_meta = _meta_file(files, self.path("snapshot"))
+            metadata.signatures.clear()
+            for signer in self._signers(role, delegators if role == "root" else [self.root]):
+                metadata.sign(signer, append=True)
+            data = metadata.to_bytes(JSONSerializer(compact=True))
+            if role == "root" and len(data) > MAX_ROOT_SIZE:
+                raise ReleaseError("root-size", f"root.json has {len(data)} bytes: too many keys")
+            if role == "targets" and len(data) > MAX_TARGETS_SIZE:
+                raise ReleaseError("targets-size", f"targets.json has {len(data)} bytes")
+            name = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+            files[self.metadata_dir / name] = data
+        return files
+
+    def _signers(self, role: str, delegators: Sequence[Root]) -> list[CryptoSigner]:
+        """Return signers that reach the threshold of `role` in each of `delegators`, no more.
+
+        Each signature costs every board a check.
+        """
+        chosen: dict[str, CryptoSigner] = {}
+        here = {signer.public_key.keyid: signer for signer in self.keys.signers(role)}
+        for delegator in delegators:
+            entry = delegator.roles[role]
+            usable = [keyid for keyid in entry.keyids if keyid in here]
+            if len(usable) < entry.threshold:
+                raise ReleaseError(
+                    "no-key",
+                    f"{len(usable)} of {entry.threshold} keys of the role {role} are in "
+                    f"{self.keys.folder}",
+                    "put the medium with these keys in and pass --keys",
+                )
+            # Those that sign already come first: a key in both roots signs once.
+            usable.sort(key=lambda keyid: keyid not in chosen)
+            for keyid in usable[: entry.threshold]:
+                chosen[keyid] = here[keyid]
+        return list(chosen.values())
+
+    def _now(self) -> datetime:
+        return (self.now or datetime.now(UTC)).replace(microsecond=0)
+
+    # -- release indices
+
+    def _entry(self, board: str, index: int) -> TargetFile:
+        entry = self.targets.targets.get(app_path(board, index))
+        if entry is None:
+            raise ReleaseError(
+                "no-release", f"{board} has no release {index}", "tidemark release status"
+            )
+        return entry
+
+    def _highest(self, board: str) -> int:
+        used = cast("dict[str, int]", self.targets.unrecognized_fields.get("highest", {}))
+        return max([used.get(board, 0), *self.indices(board)])
+
+    def _raise_highest(self, board: str, index: int) -> None:
+        # Kept in the signed metadata: an index stays used when its release is withdrawn or pruned.
+        used = cast("dict[str, int]", self.targets.unrecognized_fields.setdefault("highest", {}))
+        used[board] = index
+
+    def _prune(self, board: str) -> None:
+        for index in self.indices(board)[:-KEEP]:
+            del self.targets.targets[app_path(board, index)]
+
+
+def app_path(board: str, index: int) -> str:
+    """Return the target path of a release: the board looks for the highest index of its name."""
+    return f"{board}/app-{index}.romfs"
+
+
+def _custom(entry: TargetFile) -> Mapping[str, Any]:
+    custom = entry.custom
+    return cast("Mapping[str, Any]", custom) if isinstance(custom, dict) else {}
+
+
+def _check_custom(custom: Mapping[str, Any]) -> None:
+    version = cast("str", custom["version"])
+    if not 0 < len(version) <= MAX_VERSION or not version.isascii() or not version.isprintable():
+        raise ReleaseError("version", f"a version has 1 to {MAX_VERSION} printable characters")
+    if " " in version:
+        raise ReleaseError("version", "a version has no blanks")
+    for name, most in (("attempt", MAX_ATTEMPT), ("min_runtime", MAX_INDEX), ("cohort", 100)):
+        if not 0 <= cast("int", custom[name]) <= most:
+            raise ReleaseError(name.replace("_", "-"), f"{name} is 0 to {most}")
+
+
+def _read_image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReleaseError("image", f"{path}: {error.strerror}", "tidemark build") from error
+
+
+def _read_root(path: Path) -> Root:
+    return cast("Root", Metadata[Any].from_file(str(path)).signed)
+
+
+def _meta_file(files: Mapping[Path, bytes], published: Path) -> MetaFile:
+    """Return version, length and hash of a role's file: the one about to be written, if any."""
+    role = published.name.split(".")[1]
+    new = [path for path in files if path.name.endswith(f".{role}.json")]
+    path = new[0] if new else published
+    data = files[path] if new else path.read_bytes()
+    version = int(path.name.split(".")[0])
+    return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.replace(path)
