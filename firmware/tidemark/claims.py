@@ -58,7 +58,7 @@ def build(base):
         MODE: base.mode,
         EVIDENCE_HEAD: [number, head[:16]],
         TIME_FLOOR: _mark(journal, "time"),
-        OUTBOX: base.outbox.waiting,
+        OUTBOX: len(base.outbox),
         UPDATE: base.updates.outcome if base.updates else "none",
         OUTCOMES: [base.link.lost, base.evidence.gaps, base.outbox.dropped],
         HEALTH: base.trial_reason,

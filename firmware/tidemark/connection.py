@@ -139,12 +139,12 @@ class Connection:
         return True
 
     def ask_time(self):
-        """Have the next report ask the gateway for the time; `take_time` has the answer."""
+        """Have the next report ask the gateway for the time; `take_time_token` has the answer."""
         self._time = None
         self._time_wanted = True
         self._report_due = 0
 
-    def take_time(self):
+    def take_time_token(self):
         """Return the Unix seconds (int) that the gateway signed for the last question, once; None
         before. It is the time at which the token came, a message's way old."""
         seconds = self._time

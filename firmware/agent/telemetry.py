@@ -1,0 +1,128 @@
+# Readings: stored first, sent from the outbox, taken out of it when the gateway has acknowledged.
+
+from tidemark import cbor
+from tidemark.compat import const
+from tidemark.errors import CodecError, LinkError, SessionError, StateError
+
+_LIVE_WINDOW = const(16)
+_BACKLOG_WINDOW = const(8)
+# Each is a round trip to the broker, and the other tasks wait.
+_SENDS_PER_STEP = const(4)
+
+
+class Telemetry:
+    """Two jobs: `sample` stores readings, `send` has those that wait under way to the gateway."""
+
+    def __init__(self, base, sensors, readings_max=0):
+        """`sensors`: list, see agent.sensors; `readings_max`: readings of one boot, 0 for any."""
+        self._base = base
+        self._sensors = sensors
+        self._left = readings_max or -1
+        self._live = Lane(base, "telemetry", False, _LIVE_WINDOW)
+        self._backlog = Lane(base, "backlog", True, _BACKLOG_WINDOW)
+        self._fault = None
+
+    def sample(self):
+        """Take one reading of all sensors, {number: value}, and make it durable."""
+        if not self._left:
+            return
+        reading = {}
+        for sensor in self._sensors:
+            try:
+                value = sensor.read()
+            except OSError:
+                value = None
+            if value is not None:
+                reading[sensor.number] = value
+        if not reading:
+            self._fault = "sensors"
+            return
+        base = self._base
+        try:
+            epoch = base.counter.open_epoch()
+            base.outbox.add(epoch, base.outbox.next_index(), cbor.encode(reading))
+        except StateError as e:
+            # Flash that takes no more: no fault of the image, and the rest of it goes on.
+            if self._fault != "outbox":
+                base.record(e.code, "sample")
+            self._fault = "outbox"
+            return
+        self._left -= 1
+        self._fault = None
+
+    def send(self):
+        """Send some of what waits: this boot's first, so that old readings never hold it up."""
+        if self._base.connection.ready:
+            self._live.fill()
+            self._backlog.fill()
+
+    def complaint(self):
+        """Health check: "sensors" or "outbox" when the last reading could not be had or stored."""
+        return self._fault
+
+
+class Lane:
+    """Readings of one kind on their way, oldest first, in a window that follows what gets through.
+
+    One loss narrows the window to a single reading; each acknowledgement doubles it again, so a
+    gateway that is away costs little and one that is back is soon used in full.
+    """
+
+    def __init__(self, base, kind, backlog, width):
+        """`kind`: "telemetry" or "backlog"; `backlog`: send readings of former boots, else of this
+        one; `width`: most readings under way."""
+        self._base = base
+        self._kind = kind
+        self._backlog = backlog
+        self._width = width
+        self._window = width
+        self._after = None  # handle of the last reading sent, None to look from the oldest
+        self._under_way = set()
+
+    def fill(self):
+        """Send what the window has room for."""
+        base = self._base
+        room = min(self._window - len(self._under_way), base.connection.room, _SENDS_PER_STEP)
+        if room <= 0:
+            return
+        limit = room + (len(self._under_way) if self._after is None else 0)
+        epoch = base.counter.epoch
+        for found in base.outbox.pending(self._after, limit, epoch, self._backlog):
+            if not room:
+                return
+            handle, created, index, body = found
+            if handle not in self._under_way:
+                if not self._send(handle, created, index, body):
+                    return
+                room -= 1
+            self._after = handle
+
+    def answered(self, handle, acked):
+        """The connection's word on a reading: acknowledged, or not known to have arrived."""
+        self._under_way.discard(handle)
+        if acked:
+            self._window = min(self._window * 2, self._width)
+            self._base.outbox.ack(handle)
+        else:
+            self._window = 1
+            self._after = None
+
+    def _send(self, handle, created, index, body):
+        base = self._base
+        try:
+            value = cbor.decode(body)
+        except CodecError as e:
+            # Whoever wrote it: what can't be sent must not hold up the rest.
+            base.record(e.code, "outbox")
+            base.outbox.ack(handle)
+            return True
+        try:
+            base.connection.send(
+                self._kind, [created, index, value], self.answered, handle
+            )
+        except (LinkError, SessionError):
+            # May have arrived: it is sent again, and told apart upstream by epoch and index.
+            self._after = None
+            return False
+        self._under_way.add(handle)
+        return True
