@@ -4,7 +4,7 @@ import sys
 
 
 def select():
-    """Return the module of the platform that runs this. Raises ConfigError: `port` on any other."""
+    """Return the module of this platform. Raises ConfigError: `port` where there is none."""
     if sys.platform == "rp2":
         from tidemark.port import rp2
 

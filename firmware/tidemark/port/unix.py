@@ -1,5 +1,6 @@
-# Port of the virtual board: MicroPython's unix port. Flash is mapped read-only from the host's file; what
-# changes hardware (program, erase, watchdog, reset, marker) is asked of the host (docs/virtual-board.md).
+# Port of the virtual board: MicroPython's unix port. Flash is mapped read-only from the host's
+# file; what changes hardware (program, erase, watchdog, reset, marker) is asked of the host.
+# docs/virtual-board.md has the protocol.
 
 import _thread
 import errno
@@ -18,7 +19,7 @@ import vfs
 from tidemark.compat import const
 from tidemark.errors import FlashError, LinkError, TidemarkError
 
-# The hardware channel's frames: op or status, id, payload length, argument or value; then the payload.
+# The hardware channel's frames: op or status, id, payload length, argument or value, payload.
 _FRAME = "<BBHI"
 _FRAME_SIZE = const(8)
 _PAYLOAD_MAX = const(4096)
@@ -31,16 +32,17 @@ _RESET = const(6)
 _MARKER = const(7)
 _SOFT_RESET = const(8)
 
-# Answer to _HELLO: flash size, sector, page, marker, ms since the last hard reset, cause, raw mode, unique id.
+# Answer to _HELLO: flash size, sector, page, marker, ms since the hard reset, cause, raw REPL, id.
 _INFO = "<IIIIIBB8s"
 _CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
 
 # Bytes of _flags, shared by the main thread and the ticker.
 _PENDING = const(0)  # the dispatcher is scheduled and has not run
-_BUSY = const(1)  # a hardware request is under way: like a flash operation, it holds interrupts off
+_BUSY = const(1)  # a hardware request is under way: no interrupts, as in a flash operation
 _CATCH = const(2)  # Ctrl-C on the console interrupts
 _HELD = const(3)  # kbd_intr(False)
 _KEPT = const(4)  # a Ctrl-C came meanwhile
+_MISSED = const(5)  # the dispatcher came while busy: like a pending interrupt it runs right after
 
 _TICK_S = 0.02
 _TIMERS_MAX = const(8)
@@ -83,14 +85,15 @@ class _Libc:
         lib.func("p", "signal", "ip")(_SIGURG, lib.addr("getpid"))
 
 
-# -- start-up ---------------------------------------------------------------------------------------------------------
+# -- start-up -------------------------------------------------------------------------------------
 
 
 def start(control, flash_fd, paths=()):
     """Bring the board up and run it; does not return.
 
-    `control`, `flash_fd`: inherited descriptors of the hardware channel and of the flash file. `paths`: tuple of host
-    folders searched before the frozen modules, mounted read-only in their own place; empty on a board that runs what it has frozen.
+    `control`, `flash_fd`: inherited descriptors of the hardware channel and of the flash file.
+    `paths`: tuple of host folders searched before the frozen modules, mounted read-only in their
+    own place; empty on a board that runs what it has frozen.
     """
     global _libc
     _libc = _Libc(control)
@@ -103,10 +106,12 @@ def start(control, flash_fd, paths=()):
     _state["cause"] = _CAUSES[cause]
     _state["uid"] = uid
     _mount(paths)
-    # Everything the ticker uses hangs on this tuple: it looks up no name, so no dict can change under it.
-    ticker = (_flags, micropython.schedule, time.sleep, _dispatch, _libc, _libc.kill, _libc.parent, _libc.main)
-    _state["ticker"] = ticker
-    _thread.start_new_thread(_tick, ticker)
+    # The ticker looks up no name and makes no object: no dict can change under it, and it never
+    # starts a collection.
+    c = _libc
+    chip = (_flags, micropython.schedule, time.sleep, _dispatch, c.exit, c.kill, c.parent, c.main)
+    _state["ticker"] = chip
+    _thread.start_new_thread(_tick, chip)
     from tidemark.port import unix_repl
 
     unix_repl.run(bool(raw))
@@ -121,23 +126,33 @@ def _mount(paths):
         sys.path.insert(i, paths[i])
 
 
-# -- hardware channel -------------------------------------------------------------------------------------------------
+# -- hardware channel -----------------------------------------------------------------------------
 
 
 def _ask(op, arg=0, data=None):
-    """Send one request and return the answer's payload (bytes) or, when it has none, its value (int).
+    """Send one request and return the answer's payload (bytes), or its value (int) without one.
 
-    Raises FlashError with the host's code. Soft timers wait meanwhile, as during a flash operation.
+    Raises FlashError with the host's code. Timers wait meanwhile, as during a flash operation.
     """
     before = _flags[_BUSY]
     _flags[_BUSY] = 1
     try:
-        # A Ctrl-C that is already on its way is raised by this jump, before anything has been sent.
+        # A Ctrl-C on its way is raised by this jump, before anything has been sent.
         while not _flags[_BUSY]:
             pass
         return _exchange(op, arg, data)
     finally:
-        _flags[_BUSY] = before
+        _leave(before)
+
+
+def _leave(before):
+    _flags[_BUSY] = before
+    if _flags[_MISSED] and not before:
+        _flags[_MISSED] = 0
+        try:
+            micropython.schedule(_dispatch, 0)
+        except RuntimeError:
+            _flags[_PENDING] = 0  # the queue is full: the ticker asks again
 
 
 def _exchange(op, arg, data):
@@ -181,7 +196,7 @@ def _receive(view):
             _libc.exit(1)
 
 
-# -- flash ------------------------------------------------------------------------------------------------------------
+# -- flash ----------------------------------------------------------------------------------------
 
 
 class _Flash:
@@ -192,7 +207,7 @@ class _Flash:
         self.page = page
 
     def view(self, start, size):
-        """Return a memoryview of `size` bytes from `start`, in place. A write through it crashes, as on the chip."""
+        """Return a memoryview of `size` bytes from `start`, in place; writing to it crashes."""
         if start < 0 or size < 0 or start + size > self.size:
             raise FlashError("bounds", "outside the flash")
         return self._content[start : start + size]
@@ -202,7 +217,7 @@ class _Flash:
         buf[:] = self.view(addr, len(buf))
 
     def program(self, addr, data):
-        """Program whole aligned pages. Raises FlashError: `bounds`, `align`, `overwrite`, judged by the host."""
+        """Program whole aligned pages. Raises FlashError: `bounds`, `align`, `overwrite`."""
         if addr < 0 or addr > _UINT32_MAX:
             raise FlashError("bounds", "outside the flash")
         view = memoryview(data)
@@ -210,7 +225,7 @@ class _Flash:
             _ask(_PROGRAM, addr + start, view[start : start + _PAYLOAD_MAX])
 
     def erase(self, addr):
-        """Erase the sector at `addr`. Raises FlashError: `bounds`, `align`, judged by the host."""
+        """Erase the sector at `addr`. Raises FlashError: `bounds`, `align`."""
         if addr < 0 or addr > _UINT32_MAX:
             raise FlashError("bounds", "outside the flash")
         _ask(_ERASE, addr)
@@ -221,7 +236,7 @@ def flash():
     return _state["flash"]
 
 
-# -- chip -------------------------------------------------------------------------------------------------------------
+# -- chip -----------------------------------------------------------------------------------------
 
 
 def random(n):
@@ -262,7 +277,7 @@ def feed():
     try:
         _send(_FEED, 0, 0, None)
     finally:
-        _flags[_BUSY] = before
+        _leave(before)
 
 
 def reset():
@@ -274,7 +289,10 @@ def reset():
 
 
 def soft_reset(raw):
-    """End this process and start it again with a clean heap; watchdog, marker and console stay. Does not return."""
+    """Start again with a clean heap; watchdog, marker and console stay. Does not return.
+
+    `raw`: into the raw REPL, without main.py.
+    """
     _flags[_BUSY] = 1
     _send(_SOFT_RESET, 0, 1 if raw else 0, None)
     while True:
@@ -286,23 +304,26 @@ def unique_id():
     return _state["uid"]
 
 
-# -- timers and console -----------------------------------------------------------------------------------------------
+# -- timers and console ---------------------------------------------------------------------------
 
 
 def start_timer(ms, callback):
-    """Call `callback(0)` every `ms` in the main thread, between bytecodes; resolution 20 ms. Lasts until the reset."""
+    """Call `callback(0)` every `ms` in the main thread, between bytecodes, until the reset.
+
+    Resolution 20 ms; a late one does not catch up. Raises TidemarkError: `timers` when 8 run.
+    """
     if len(_timers) >= _TIMERS_MAX:
         raise TidemarkError("timers", "too many timers")
     _timers.append([ms, time.ticks_add(time.ticks_ms(), ms), callback])
 
 
-def _tick(flags, schedule, sleep, dispatch, libc, kill, parent, main):
-    # The only thing this thread does is to ask for `dispatch`: all Python work is done by the main thread.
+def _tick(flags, schedule, sleep, dispatch, leave, kill, parent, main):
+    # This thread only asks for `dispatch`: all the work is done by the main thread.
     born_to = parent()
     while True:
         sleep(_TICK_S)
         if parent() != born_to:
-            libc.exit(1)  # the host process died: no orphan stays behind, whatever the main thread does
+            leave(1)  # the host process died: no orphan stays, whatever the main thread does
         if flags[_PENDING]:
             kill(main, _SIGURG)  # it waits in a system call
             continue
@@ -315,26 +336,25 @@ def _tick(flags, schedule, sleep, dispatch, libc, kill, parent, main):
 
 def _dispatch(_):
     if _flags[_BUSY]:
-        _flags[_PENDING] = 0
+        _flags[_MISSED] = 1
         return
     now = time.ticks_ms()
     for timer in _timers:
         if time.ticks_diff(now, timer[1]) >= 0:
-            # A late timer does not catch up.
             timer[1] = time.ticks_add(now, timer[0])
             try:
                 timer[2](0)
-            except Exception as e:  # as the C runtime does with a callback's error: show it and go on
+            except Exception as e:  # the C runtime, too, shows a callback's error and goes on
                 sys.print_exception(e)
     interrupt = _flags[_CATCH] and pump()
     _flags[_PENDING] = 0
     if interrupt:
-        # Last of all and without a jump behind it: so it is raised in the code that was interrupted, not in here.
+        # Last of all, with no jump behind it: so it is raised in the interrupted code, not here.
         _libc.kill(_libc.main, _SIGINT)
 
 
 def pump():
-    """Move what the console has received into the input buffer; what does not fit is lost, as on a UART.
+    """Move what has arrived on the console into the input buffer; what does not fit is lost.
 
     Returns whether a Ctrl-C is to interrupt. Without `catch` Ctrl-C is a character like others.
     """
@@ -356,7 +376,7 @@ def pump():
 
 
 def read_char(poller):
-    """Wait for a byte from the console and return it as int. Call only while Ctrl-C is not caught."""
+    """Wait for a byte from the console and return it. Only while Ctrl-C is not caught."""
     while not _span[1]:
         poller.poll()
         pump()
@@ -367,13 +387,13 @@ def read_char(poller):
 
 
 def catch(on):
-    """Have Ctrl-C on the console raise KeyboardInterrupt (True) or arrive as a character (False)."""
+    """Have Ctrl-C raise KeyboardInterrupt (True) or arrive as a character (False)."""
     _flags[_CATCH] = 1 if on else 0
     _flags[_HELD] = _flags[_KEPT] = 0
 
 
 def kbd_intr(on):
-    """Bracket what Ctrl-C must not cut: from `kbd_intr(False)` on it is kept, `kbd_intr(True)` lets it through."""
+    """Bracket what Ctrl-C must not cut: `kbd_intr(False)` keeps it, `kbd_intr(True)` raises it."""
     if not on:
         _flags[_HELD] = 1
         return
@@ -384,19 +404,20 @@ def kbd_intr(on):
 
 
 def interrupted():
-    """Return whether a Ctrl-C is being kept, and forget it: the caller raises KeyboardInterrupt where that is safe."""
+    """Return whether a Ctrl-C is being kept, and forget it: the caller raises it when it can."""
     kept = _flags[_KEPT]
     _flags[_KEPT] = 0
     return bool(kept)
 
 
-# -- network ----------------------------------------------------------------------------------------------------------
+# -- network --------------------------------------------------------------------------------------
 
 
 def open_socket(host, port, timeout_s):
-    """Return a connected, blocking stream socket. Raises LinkError: `resolve`, `refused`, `timeout`.
+    """Return a connected stream socket. Raises LinkError: `resolve`, `refused`, `timeout`.
 
-    Wait on it with `select.poll` and setblocking(False): the ticker's signal restarts a time-out of `settimeout`.
+    Wait with `setblocking(False)` and `select.poll`, not `settimeout`: MicroPython begins that
+    time-out anew after each signal, and the ticker sends one every 40 ms.
     """
     try:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)

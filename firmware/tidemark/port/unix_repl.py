@@ -1,5 +1,6 @@
-# What the C runtime does around Python on a real board, for the virtual one: the order of start-up, the friendly and
-# the raw REPL, soft reset. Behaves as MicroPython's shared/runtime/pyexec does towards mpremote and towards a person.
+# What the C runtime does around Python on a real board, for the virtual one: order of start-up,
+# friendly and raw REPL, soft reset. Towards mpremote and a person it behaves as MicroPython's
+# shared/runtime/pyexec does.
 
 import select
 import sys
@@ -23,7 +24,7 @@ _RESET = const(3)
 
 
 def run(raw):
-    """Run _boot.py, boot.py, main.py and then the REPL, as after a reset; `raw`: a soft reset in the raw REPL."""
+    """Run _boot.py, boot.py, main.py, then the REPL; `raw`: after a soft reset in the raw REPL."""
     _start_up("_boot", False)
     _start_up("boot", True)
     poller = select.poll()
@@ -78,7 +79,7 @@ def _start_up(name, interruptible):
 
 
 def _execute(source, mode, names, end):
-    """Run `source` (bytes) with Ctrl-C caught; write `end` after its output and after its traceback."""
+    """Run `source` (bytes), Ctrl-C caught; write `end` after its output and its traceback."""
     then = 0
     error = None
     try:
@@ -98,7 +99,7 @@ def _execute(source, mode, names, end):
     return then
 
 
-# -- raw REPL ---------------------------------------------------------------------------------------------------------
+# -- raw REPL -------------------------------------------------------------------------------------
 
 
 def _raw(poller, names):
@@ -134,7 +135,7 @@ def _raw(poller, names):
             line.append(c)
 
 
-# -- friendly REPL ----------------------------------------------------------------------------------------------------
+# -- friendly REPL --------------------------------------------------------------------------------
 
 
 def _banner():
@@ -156,7 +157,8 @@ def _friendly(poller, names):
 def _statement(poller):
     """Read one statement, over several lines if it needs them.
 
-    Returns bytes, the first telling whether it is a paste (1) or one statement (0), or what to do instead (int).
+    Returns bytes, the first telling whether it is a paste (1) or one statement (0), or what to do
+    instead (int).
     """
     source = b""
     while True:
@@ -195,7 +197,10 @@ def _goes_on(source, line):
 
 
 def _line(poller, first):
-    """Read and echo one line. Returns bytes; 0 after Ctrl-C; _TO_RAW; _RESET; b"\\x05" for paste mode."""
+    """Read and echo one line.
+
+    Returns bytes; 0 after Ctrl-C; _TO_RAW; _RESET; b"\\x05" for paste mode.
+    """
     line = bytearray()
     escape = 0
     while True:

@@ -130,10 +130,11 @@ class Board(AbstractContextManager["Board", None], Protocol):
         """Reset as the reset pin does: the cause is `reset`, the marker register survives."""
         ...
 
-    def cut_at(self, n: int, variant: str = "before", count: int = -1) -> None:
+    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
         """Cut the power at the n-th flash operation from now (1: the next).
 
-        `variant`: `before`, `torn` (its first `count` bytes; -1: half) or `after`.
+        `variant`: `before`, `after`, or `torn`: the first `count` bytes are done (-1: half) and,
+        of a program, in the byte behind them the bits in `mask`.
         """
         ...
 

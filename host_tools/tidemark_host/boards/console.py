@@ -25,7 +25,7 @@ _CHUNK = 4096
 
 
 class ConsoleLog:
-    """Lines with the time each was completed. Line numbers never change, even when old lines go."""
+    """Lines with the time each was completed. Their numbers stay when old lines go."""
 
     def __init__(self) -> None:
         self._lines: list[Line] = []

@@ -1,7 +1,7 @@
 """The virtual board's hardware: what its processor asks of flash, watchdog and reset logic.
 
 The channel is a stream socket. A request is `<BBHI` (op, id, payload length, argument) and a
-payload of at most 4,096 bytes; its answer `<BBHI` (status, id, payload length, value) and a payload.
+payload of at most 4,096 bytes; its answer `<BBHI` (status, id, payload length, value) and one.
 Status 0 is success, 1 a refusal with a code in ASCII as payload. docs/virtual-board.md has the
 table of operations.
 """
@@ -89,6 +89,7 @@ class Hardware:
         self.feeds = 0
         self.variant = BEFORE
         self.interrupted: Operation | None = None
+        self._plan: tuple[int, str, int, int] | None = None
         self.marker = 0
         self.watchdog_s: float | None = None
         self.watchdog_due = 0.0
@@ -98,10 +99,22 @@ class Hardware:
         self._unique_id = unique_id
         self._since = time.monotonic()
 
-    def cut_at(self, n: int, variant: str, count: int) -> None:
+    def cut_at(self, n: int, variant: str, count: int, mask: int) -> None:
         """Plan a power cut at the `n`-th flash operation from now (1: the next)."""
         self.variant = variant
-        self.nor.plan_cut(n - 1, variant, count)
+        self._plan = (n - 1, variant, count, mask)
+        self.nor.plan_cut(*self._plan)
+
+    def power_off(self) -> None:
+        """Forget a planned cut."""
+        self._plan = None
+        self.nor.no_cut()
+
+    def power_up(self, readings: dict[int, str]) -> None:
+        """Give weak cells their values for the boot that starts. A cut planned for it stays."""
+        self.nor.power_up(readings)
+        if self._plan:
+            self.nor.plan_cut(*self._plan)
 
     def start(self, cause: str, raw: bool = False) -> None:
         """Begin a run of the processor. Only `soft` leaves watchdog and uptime as they are."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from mpremote.transport import TransportError
-from mpremote.transport_serial import SerialTransport
+from mpremote.transport import TransportError  # pyright: ignore[reportMissingTypeStubs]
+from mpremote.transport_serial import SerialTransport  # pyright: ignore[reportMissingTypeStubs]
 
 from tidemark_host.boards.base import BoardError
 

@@ -51,8 +51,8 @@ _OFF, _RUNNING, _HUNG = "off", "running", "hung"
 class VirtualBoard:
     """A board without hardware; implements `base.Board`.
 
-    Two MiB of NOR flash (4 KiB sectors, 256 B pages) in `folder`/flash.bin, kept when the folder is
-    the caller's; a temporary folder otherwise.
+    Two MiB of NOR flash (4 KiB sectors, 256 B pages) in `folder`/flash.bin, kept when the folder
+    is the caller's; a temporary folder otherwise.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class VirtualBoard:
         boot to boot (`nor.NorFlash`; the reading of a boot is `power_on`'s).
         """
         self._temporary = folder is None
-        self._folder = Path(tempfile.mkdtemp(prefix="tidemark-board-")) if not folder else folder
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="tidemark-board-"))
         self._folder.mkdir(parents=True, exist_ok=True)
         self._argv = _argv(runtime)
         self._paths = self._lay_code(code)
@@ -181,7 +181,7 @@ class VirtualBoard:
         def on() -> None:
             if self._state == _OFF:
                 if self._weak:
-                    self._hardware.nor.power_up(dict(readings or {}))
+                    self._hardware.power_up(dict(readings or {}))
                 self._start("power-on")
 
         self._do(on)
@@ -200,11 +200,11 @@ class VirtualBoard:
 
         self._do(again)
 
-    def cut_at(self, n: int, variant: str = "before", count: int = -1) -> None:
-        """Cut the power at the n-th flash operation from now (1: the next)."""
+    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
+        """Cut the power at the n-th flash operation from now (1: the next); see `base.Board`."""
         if n < 1 or variant not in VARIANTS:
             raise BoardError("cut", f"no such cut: {n}, {variant}")
-        self._do(lambda: self._hardware.cut_at(n, variant, count))
+        self._do(lambda: self._hardware.cut_at(n, variant, count, mask))
 
     def wait_cut(self, timeout: float = 10.0) -> Cut:
         """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
@@ -332,14 +332,15 @@ class VirtualBoard:
         if self._board_end is None:
             ours, self._board_end = socket.socketpair()
             self._console.attach(ours)
+        console = self._board_end.fileno()
         control, theirs = socket.socketpair()
         flash = os.open(self.flash_path, os.O_RDONLY)
         try:
             self._process = subprocess.Popen(
                 [*self._argv, "-X", f"heapsize={self._heap}", "-c", self._entry(theirs, flash)],
-                stdin=self._board_end,
-                stdout=self._board_end,
-                stderr=self._board_end,
+                stdin=console,
+                stdout=console,
+                stderr=console,
                 pass_fds=(theirs.fileno(), flash),
                 cwd=self._folder,
                 env=self._environment(),
@@ -390,7 +391,7 @@ class VirtualBoard:
             return
         self._unplug()
         self._state = _OFF
-        self._hardware.nor.no_cut()
+        self._hardware.power_off()
         self.serial_log.note(why)
         self._notify()
 

@@ -1,0 +1,534 @@
+"""The virtual board keeps the promises of a chip: flash, watchdog, resets, power, console."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidemark_host import toolchain
+from tidemark_host.boards.base import BoardError, BoardTimeout
+from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, FrameError, Frames
+from tidemark_host.boards.virtual import PAGE, SECTOR, VirtualBoard
+
+SIZE = 16 * SECTOR
+PROLOGUE = """
+import time
+from tidemark.errors import TidemarkError
+from tidemark.port import select
+port = select()
+flash = port.flash()
+def attempt(what, *args):
+    try:
+        what(*args)
+        print("done")
+    except TidemarkError as e:
+        print("refused", e.code)
+"""
+
+
+class Maker:
+    """Makes boards that run a test's own main.py, and closes them all."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
+        self.boards: list[VirtualBoard] = []
+
+    def __call__(self, code: str, **options: Any) -> VirtualBoard:
+        text = PROLOGUE + textwrap.dedent(code)
+        board = VirtualBoard(runtime=self.runtime, code=text, **{"size": SIZE, **options})
+        self.boards.append(board)
+        board.power_on()
+        return board
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Path:
+    return toolchain.runtime("VIRTUAL")
+
+
+@pytest.fixture
+def make(runtime: Path) -> Iterator[Maker]:
+    maker = Maker(runtime)
+    yield maker
+    for board in maker.boards:
+        board.close()
+
+
+# -- flash ----------------------------------------------------------------------------------------
+
+
+def test_program_and_erase_reach_the_flash_file_and_are_read_in_place(make: Maker) -> None:
+    board = make("""
+        flash.program(4096, b"a" * 256)
+        here = flash.view(4096, 512)
+        print(bytes(here[:2]), here[256])
+        flash.erase(4096)
+        print("then", here[0])
+    """)
+    board.serial_log.wait_for("b'aa' 255")
+    board.serial_log.wait_for("then 255")
+    assert [(o.kind, o.address, o.length) for o in board.operations] == [
+        ("program", 4096, PAGE),
+        ("erase", 4096, SECTOR),
+    ]
+    assert board.read_flash(4096, PAGE) == b"\xff" * PAGE
+
+
+def test_a_program_may_clear_bits_of_blank_bytes_and_repeat_itself(make: Maker) -> None:
+    board = make("""
+        flash.program(0, b"\\xff" * 128 + b"b" * 128)
+        attempt(flash.program, 0, b"a" * 128 + b"\\xff" * 128)
+        attempt(flash.program, 0, b"a" * 128 + b"b" * 128)
+        print("end")
+    """)
+    board.serial_log.wait_for("end")
+    assert [line.text for line in board.serial_log].count("done") == 2
+    assert board.read_flash(0, PAGE) == b"a" * 128 + b"b" * 128
+    assert board.violations == []
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        ('flash.program(0, b"b" * 256)', "overwrite"),
+        ('flash.program(128, b"b" * 256)', "align"),
+        ('flash.program(512, b"b" * 16)', "align"),
+        ('flash.program(512, b"")', "align"),
+        (f'flash.program({SIZE}, b"b" * 256)', "bounds"),
+        ("flash.erase(256)", "align"),
+        (f"flash.erase({SIZE})", "bounds"),
+    ],
+)
+def test_a_breach_of_the_chips_rules_is_an_error_on_both_sides(
+    make: Maker, act: str, code: str
+) -> None:
+    board = make(f"""
+        flash.program(0, b"a" * 256)
+        def act():
+            {act}
+        attempt(act)
+    """)
+    board.serial_log.wait_for(f"refused {code}")
+    assert [violation.code for violation in board.violations] == [code]
+    board.serial_log.wait_for("# flash violation")
+    assert board.read_flash(0, SIZE) == b"a" * PAGE + b"\xff" * (SIZE - PAGE)
+
+
+def test_a_read_outside_the_flash_is_refused_and_a_write_through_it_crashes(make: Maker) -> None:
+    board = make(f"""
+        attempt(flash.view, {SIZE - 8}, 16)
+        flash.view(0, 16)[0] = 1
+    """)
+    board.serial_log.wait_for("refused bounds")
+    board.wait_state("hung")
+    assert board.read_flash(0, 1) == b"\xff"
+    board.serial_log.wait_for("SIGSEGV")
+
+
+def test_flashing_replaces_the_whole_chip_and_survives_power_cycles(
+    runtime: Path, tmp_path: Path
+) -> None:
+    with VirtualBoard(tmp_path / "board", runtime=runtime, size=SIZE) as board:
+        board.flash(b"old" * 1000)
+        board.flash(b"new")
+        with pytest.raises(BoardError, match="size"):
+            board.flash(b"x" * (SIZE + 1))
+    with VirtualBoard(tmp_path / "board", runtime=runtime, size=SIZE) as board:
+        assert board.read_flash(0, 6) == b"new" + b"\xff" * 3
+        with pytest.raises(BoardError, match="bounds"):
+            board.read_flash(SIZE - 1, 2)
+
+
+# -- power cuts -----------------------------------------------------------------------------------
+
+CUT = """
+    print("boot", bytes(flash.view(0, 1)) == b"\\xff")
+    for page in range(4):
+        flash.program(page * 256, bytes([0x40 + page]) * 256)
+    flash.erase(0)
+    print("finished")
+"""
+
+
+@pytest.mark.parametrize(
+    ("n", "variant", "kind", "address", "expected"),
+    [
+        (2, "before", "program", 256, b"\x40" * 256 + b"\xff" * 768),
+        (2, "torn", "program", 256, b"\x40" * 256 + b"\x41" * 128 + b"\xff" * 640),
+        (2, "after", "program", 256, b"\x40" * 256 + b"\x41" * 256 + b"\xff" * 512),
+        (5, "before", "erase", 0, bytes(0x40 + i // 256 for i in range(1024))),
+        (5, "torn", "erase", 0, b"\xff" * 1024),
+        (5, "after", "erase", 0, b"\xff" * 1024),
+    ],
+)
+def test_a_cut_leaves_exactly_what_its_variant_says(
+    runtime: Path, n: int, variant: str, kind: str, address: int, expected: bytes
+) -> None:
+    code = PROLOGUE + textwrap.dedent(CUT)
+    with VirtualBoard(runtime=runtime, code=code, size=SIZE) as board:
+        board.cut_at(n, variant)
+        board.power_on()
+        cut = board.wait_cut()
+        assert (cut.operation.kind, cut.operation.address, cut.variant) == (kind, address, variant)
+        assert board.state == "off"
+        assert board.pid is None
+        assert board.read_flash(0, 1024) == expected
+        assert not any("finished" in line.text for line in board.serial_log)
+        assert len(board.operations) == n - (variant == "before")
+
+
+@pytest.mark.parametrize(
+    ("act", "before", "after"),
+    [
+        ("flash.erase(0)", bytes(SECTOR), b"\xff" * 100 + bytes(SECTOR - 100)),
+        ("flash.program(0, bytes(256))", b"\xff" * 256, bytes(100) + b"\xf0" + b"\xff" * 155),
+    ],
+)
+def test_a_torn_operation_stops_at_a_given_byte_and_bit(
+    runtime: Path, act: str, before: bytes, after: bytes
+) -> None:
+    with VirtualBoard(runtime=runtime, code=PROLOGUE + act, size=SIZE) as board:
+        board.flash(before)
+        board.cut_at(1, "torn", 100, 0x0F)
+        board.power_on()
+        board.wait_cut()
+        assert board.read_flash(0, len(after)) == after
+
+
+def test_power_returns_by_itself_when_asked_and_the_cut_is_not_repeated(runtime: Path) -> None:
+    code = PROLOGUE + "flash.erase(0)\nprint('whole')"
+    with VirtualBoard(runtime=runtime, code=code, size=SIZE, auto_power=True) as again:
+        again.cut_at(1, "after")
+        again.power_on()
+        again.wait_cut()
+        again.serial_log.wait_for("whole")
+        assert [reset.cause for reset in again.resets] == ["power-on", "power-on"]
+
+
+def test_weak_cells_read_as_each_boot_is_told(runtime: Path) -> None:
+    code = PROLOGUE + textwrap.dedent("""
+        print("read", flash.view(0, 1)[0])
+        if flash.view(4096, 1)[0] == 0xFF:
+            flash.program(4096, bytes(256))
+            flash.program(0, bytes(256))
+    """)
+    with VirtualBoard(runtime=runtime, code=code, size=SIZE, weak=True) as board:
+        board.cut_at(2, "torn")
+        board.power_on()
+        board.wait_cut()
+        for reading, byte in (("new", 0), ("old", 255), ("new", 0)):
+            since = len(board.serial_log)
+            board.power_on({1: reading})
+            board.serial_log.wait_for(f"read {byte}", since=since)
+            board.power_off()
+
+
+# -- watchdog and resets --------------------------------------------------------------------------
+
+STATE = 'print("state", port.reset_cause(), port.marker(), port.uptime_ms() < 1000)\n'
+
+
+def test_a_starved_watchdog_resets_and_tells_its_cause(make: Maker) -> None:
+    board = make(
+        STATE
+        + "if port.reset_cause() == 'power-on':\n port.set_marker(7)\n port.arm_watchdog(200)"
+    )
+    board.serial_log.wait_for("state power-on 0 True")
+    armed = time.monotonic()
+    reset = board.wait_reset("watchdog")
+    assert 0.1 < reset.time - armed < 2
+    board.serial_log.wait_for("state watchdog 7 True")
+
+
+def test_a_watchdog_fed_by_a_timer_lets_a_busy_loop_live(make: Maker) -> None:
+    board = make("""
+        port.start_timer(40, lambda _: port.feed())
+        port.arm_watchdog(400)
+        start = port.uptime_ms()
+        while port.uptime_ms() - start < 1200:
+            pass
+        time.sleep(1.2)
+        print("alive")
+    """)
+    board.serial_log.wait_for("alive")
+    assert [reset.cause for reset in board.resets] == ["power-on"]
+    assert board.feeds > 20
+
+
+def test_a_crashed_process_hangs_until_the_watchdog_bites(make: Maker) -> None:
+    board = make("""
+        import ffi
+        if port.reset_cause() == "watchdog":
+            print("back")
+        else:
+            port.arm_watchdog(300)
+            ffi.open(None).func("v", "abort", "")()
+    """)
+    board.wait_state("hung")
+    assert [reset.cause for reset in board.resets] == ["power-on"]
+    board.serial_log.wait_for("SIGABRT")
+    board.serial_log.wait_for("back")
+
+
+def test_a_process_that_ends_without_a_watchdog_stays_hung(make: Maker) -> None:
+    board = make("import ffi; ffi.open(None).func('v', '_exit', 'i')(0)")
+    board.wait_state("hung")
+    with pytest.raises(BoardTimeout):
+        board.wait_reset("watchdog", timeout=0.3)
+    board.reset()
+    board.wait_reset("reset")
+
+
+def test_the_marker_survives_resets_and_not_a_power_cut(make: Maker) -> None:
+    board = make(STATE + "if not port.marker():\n port.set_marker(0xFFFFFFFF)\n port.reset()")
+    board.serial_log.wait_for("state power-on 0 True")
+    board.serial_log.wait_for("state reset 4294967295 True")
+    board.reset()
+    board.serial_log.wait_for("state reset 4294967295 True", since=len(board.serial_log) - 1)
+    since = len(board.serial_log)
+    board.power_off()
+    board.power_on()
+    board.serial_log.wait_for("state power-on 0 True", since=since)
+    causes = [reset.cause for reset in board.resets]
+    assert causes == ["power-on", "reset", "reset", "power-on", "reset"][: len(causes)]
+
+
+def test_a_hard_reset_disarms_the_watchdog_as_on_the_chip(make: Maker) -> None:
+    board = make("if port.reset_cause() == 'power-on':\n port.arm_watchdog(300)\n port.reset()")
+    board.wait_reset("reset")
+    with pytest.raises(BoardTimeout):
+        board.wait_reset("watchdog", timeout=0.6)
+
+
+def test_a_soft_reset_keeps_watchdog_marker_and_uptime(make: Maker) -> None:
+    board = make("""
+        print("state", port.reset_cause(), port.marker(), port.uptime_ms() > 100)
+        if port.reset_cause() == "power-on":
+            time.sleep(0.2)
+            port.set_marker(9)
+            port.start_timer(50, lambda _: port.feed())
+            port.arm_watchdog(500)
+            raise SystemExit
+    """)
+    board.serial_log.wait_for("MPY: soft reboot")
+    board.serial_log.wait_for("state soft 9 True")
+    # The timer died with the heap, the watchdog did not.
+    board.wait_reset("watchdog")
+
+
+# -- timers, console, interrupts ------------------------------------------------------------------
+
+
+def test_a_timers_callback_runs_between_bytecodes_and_during_waits(make: Maker) -> None:
+    board = make("""
+        import select
+        seen = []
+        port.start_timer(40, seen.append)
+        def phase(name, wait):
+            del seen[:]
+            start = time.ticks_ms()
+            wait()
+            took = time.ticks_diff(time.ticks_ms(), start)
+            print(name, 4 <= len(seen) <= 14, 380 < took < 1500)
+        def busy():
+            start = time.ticks_ms()
+            while time.ticks_diff(time.ticks_ms(), start) < 400:
+                [0] * 100
+        phase("busy", busy)
+        phase("sleep", lambda: time.sleep(0.4))
+        phase("sleep-ms", lambda: time.sleep_ms(400))
+        poller = select.poll()
+        phase("poll", lambda: poller.poll(400))
+    """)
+    for name in ("busy", "sleep", "sleep-ms", "poll"):
+        board.serial_log.wait_for(f"{name} True True")
+
+
+def test_an_error_in_a_timers_callback_is_shown_and_the_timer_goes_on(make: Maker) -> None:
+    board = make("""
+        def callback(_):
+            print("tick")
+            1 / 0
+        port.start_timer(20, callback)
+        time.sleep(5)
+    """)
+    line = board.serial_log.wait_for("ZeroDivisionError")
+    first = [entry.text for entry in board.serial_log].index(line.text)
+    board.serial_log.wait_for("ZeroDivisionError", since=first + 1)
+
+
+def test_flash_operations_hold_timers_off(make: Maker) -> None:
+    board = make("""
+        def callback(_):
+            assert flash.view(0, 1)[0] == flash.view(255, 1)[0]
+            port.set_marker(port.marker() + 1)
+        port.start_timer(20, callback)
+        start = time.ticks_ms()
+        while time.ticks_diff(time.ticks_ms(), start) < 600:
+            flash.erase(0)
+            flash.program(0, bytes(256))
+        print("held", 5 < port.marker() < 40)
+    """)
+    board.serial_log.wait_for("held True")
+    assert board.violations == []
+
+
+@pytest.mark.parametrize("loop", ["pass", "[0] * 500", "time.sleep(1)", "flash.erase(0)"])
+def test_ctrl_c_stops_a_loop_and_leaves_a_prompt(make: Maker, loop: str) -> None:
+    board = make(f"""
+        print("looping")
+        while True:
+            {loop}
+    """)
+    board.serial_log.wait_for("looping")
+    board.send(b"\x03")
+    board.serial_log.wait_for("KeyboardInterrupt")
+    board.serial_log.wait_for(">>> ")
+    assert board.violations == []
+
+
+def test_ctrl_c_is_kept_within_a_bracket_and_raised_at_its_end(make: Maker) -> None:
+    board = make("""
+        port.kbd_intr(False)
+        print("bracket")
+        start = time.ticks_ms()
+        while time.ticks_diff(time.ticks_ms(), start) < 500:
+            pass
+        print("unbroken")
+        port.kbd_intr(True)
+        while True:
+            pass
+    """)
+    board.serial_log.wait_for("bracket")
+    board.send(b"\x03")
+    board.serial_log.wait_for("unbroken")
+    board.serial_log.wait_for("KeyboardInterrupt")
+
+
+def test_a_kept_ctrl_c_can_be_asked_for_once(make: Maker) -> None:
+    board = make("""
+        port.kbd_intr(False)
+        print("bracket")
+        while not port.interrupted():
+            pass
+        port.kbd_intr(True)
+        print("asked", port.interrupted())
+    """)
+    board.serial_log.wait_for("bracket")
+    board.send(b"\x03")
+    board.serial_log.wait_for("asked False")
+
+
+def test_ctrl_c_does_nothing_during_boot_py(runtime: Path) -> None:
+    boot = PROLOGUE + "print('booting')\ntime.sleep(0.4)\nprint('booted')"
+    code = {"_boot.py": boot, "main.py": "print('main')"}
+    with VirtualBoard(runtime=runtime, code=code, size=SIZE) as board:
+        board.power_on()
+        board.serial_log.wait_for("booting")
+        board.send(b"\x03")
+        board.serial_log.wait_for("booted")
+        board.serial_log.wait_for(">>> ")
+        assert not any("KeyboardInterrupt" in line.text for line in board.serial_log)
+
+
+def test_an_error_out_of_main_shows_a_traceback_and_falls_to_the_repl(make: Maker) -> None:
+    board = make("1 / 0")
+    board.serial_log.wait_for("ZeroDivisionError")
+    board.serial_log.wait_for(">>> ")
+    board.send(b"for i in (6, 7):\r    print(i * 7)\r\r")
+    board.serial_log.wait_for("49")
+    board.send(b"1 + 100\r")
+    board.serial_log.wait_for("101")
+    board.send(b"(1 +\x7f+\r 300)\r")
+    board.serial_log.wait_for("301")
+
+
+def test_ctrl_d_at_the_prompt_runs_main_again_with_a_clean_heap(make: Maker) -> None:
+    board = make("print('main runs', port.reset_cause())")
+    board.serial_log.wait_for("main runs power-on")
+    board.serial_log.wait_for(">>> ")
+    board.send(b"left = 1\r\x04")
+    board.serial_log.wait_for("MPY: soft reboot")
+    board.serial_log.wait_for("main runs soft")
+    since = len(board.serial_log)
+    board.send(b"left\r")
+    board.serial_log.wait_for("NameError", since=since)
+
+
+def test_log_lines_carry_the_time_they_were_printed(make: Maker) -> None:
+    board = make("print('first')\ntime.sleep(0.3)\nprint('second')")
+    first = board.serial_log.wait_for("first")
+    second = board.serial_log.wait_for("second")
+    assert 0.2 < second.time - first.time < 2
+    with pytest.raises(BoardTimeout, match="second"):
+        board.serial_log.wait_for("third", timeout=0.05)
+
+
+# -- cleaning up ----------------------------------------------------------------------------------
+
+
+def test_no_process_outlives_its_host_even_in_a_busy_loop(runtime: Path, tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import sys, time
+        from pathlib import Path
+        from tidemark_host.boards.virtual import VirtualBoard
+        board = VirtualBoard(Path({str(tmp_path)!r}), runtime=Path({str(runtime)!r}),
+                             code="print('busy')\\nwhile True: pass")
+        board.power_on()
+        board.serial_log.wait_for("busy")
+        print(board.pid, flush=True)
+        time.sleep(60)
+    """)
+    host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    with host:
+        pid = int(host.stdout.readline())
+        os.kill(pid, 0)
+        host.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 5
+    while time.monotonic() < until and _runs(pid):
+        time.sleep(0.01)
+    assert not _runs(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_close_ends_the_process_and_removes_what_was_made(make: Maker) -> None:
+    board = make("while True: pass")
+    pid, folder = board.pid, board.flash_path.parent
+    assert pid is not None
+    board.close()
+    board.close()
+    assert not _runs(pid)
+    assert not folder.exists()
+    with pytest.raises(BoardError, match="closed"):
+        board.power_on()
+
+
+# -- hardware channel -----------------------------------------------------------------------------
+
+
+def test_frames_are_cut_from_any_pieces_and_bounded() -> None:
+    stream = FRAME.pack(2, 1, 3, 9) + b"abc" + FRAME.pack(3, 2, 0, 7)
+    frames = Frames()
+    found = [frame for i in range(len(stream)) for frame in frames.feed(stream[i : i + 1])]
+    assert [(frame.op, frame.arg, frame.payload) for frame in found] == [
+        (2, 9, b"abc"),
+        (3, 7, b""),
+    ]
+    with pytest.raises(FrameError):
+        frames.feed(FRAME.pack(2, 1, PAYLOAD_MAX + 1, 0))
