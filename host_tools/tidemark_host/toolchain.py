@@ -63,13 +63,17 @@ class Check:
     detail: str
 
 
-@remember
-def quick_micropython() -> tuple[str, ...]:
+def quick_micropython() -> list[str]:
     """Return the argv prefix of a ready MicroPython (nothing of ours frozen), for quick tests.
 
     Debian's package, unpacked privately with the C library it wants; on a machine without apt, a
     `micropython` on PATH that is recent enough.
     """
+    return list(_quick())
+
+
+@remember
+def _quick() -> tuple[str, ...]:
     if not apt.available():
         return _micropython_on_path()
     key = cache.digest("quick", build.MICROPYTHON, _QUICK_SUITE, *_QUICK_PACKAGES)
