@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tidemark_host.boardfile import generate_board_module, load_board
+from tidemark_host.toolchain import umqtt_dir
 from tidemark_host.toolchain_build import firmware_dir
 
 REPO = Path(__file__).resolve().parents[1]
@@ -36,4 +37,4 @@ def _write_board_module() -> None:
 _write_board_module()
 sys.path[:0] = [str(firmware_dir()), str(GENERATED)]
 # Last: nothing in these folders may hide an installed package.
-sys.path += [str(REPO / "tests" / "vm"), str(SHARED)]
+sys.path += [str(REPO / "tests" / "vm"), str(SHARED), str(umqtt_dir())]

@@ -1,1 +1,1 @@
-# The application image: what an update replaces. It may import the base, never the other way round.
+# The application image: what an update replaces. It imports the base, never the other way round.

@@ -33,7 +33,7 @@ class Ramp:
 def fitted(port):
     """Return this board's sensors (list). `port`: the platform, tidemark.port.
 
-    A sensor has `number`, its key in the reading (int from 1, no two the same), and `read()`, which
-    returns a value of the CBOR profile, None when there is none now, or raises OSError.
+    A sensor has `number`, its key in the reading (int from 1, no two the same), and `read()`,
+    which returns a value of the CBOR profile, None when there is none now, or raises OSError.
     """
     return [Counter(), Ramp()]

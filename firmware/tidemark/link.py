@@ -34,6 +34,14 @@ class _Client(simple.MQTTClient):
             self.pid = 0
 
 
+def _check_topic(topic):
+    """Return the topic (str) as bytes: umqtt takes its length for the number of bytes."""
+    topic = topic.encode()
+    if not 0 < len(topic) <= _TOPIC_MAX:
+        raise LinkError("topic", "topic empty or longer than 112 bytes")
+    return topic
+
+
 class Link:
     """One connection to a broker, made again for as long as `step` is called.
 
@@ -55,9 +63,10 @@ class Link:
         self._port = port
         self._random = random
         self._wait_s = wait_s
+        self._wait_ms = int(wait_s * 1000)
         self._ping_ms = keepalive_s * 500
         self._wire = Wire(feed)
-        self._client = _Client(client_id, host, port, keepalive=keepalive_s)
+        self._client = _Client(client_id.encode(), host, port, keepalive=keepalive_s)
         self._client.set_callback(self._take)
         self._topics = []
         self._queue = []
@@ -106,7 +115,7 @@ class Link:
         without effect on the link; any other code took the link down, and whether the message was
         delivered is unknown.
         """
-        self._check_topic(topic)
+        topic = _check_topic(topic)
         if len(payload) > _PAYLOAD_MAX:
             raise LinkError("size", "payload of more than 4,096 bytes")
         self.check_up()
@@ -126,7 +135,7 @@ class Link:
         Raises LinkError: "topic", "full" after 8 topics; any other code took the link down, and
         the topic is remembered nevertheless.
         """
-        self._check_topic(topic)
+        topic = _check_topic(topic)
         if topic in self._topics:
             return
         if len(self._topics) == _TOPICS_MAX:
@@ -171,11 +180,7 @@ class Link:
         self._back_off()
 
     def _begin(self):
-        self._wire.begin(self._wait_s * 1000)
-
-    def _check_topic(self, topic):
-        if not 0 < len(topic.encode()) <= _TOPIC_MAX:
-            raise LinkError("topic", "topic empty or longer than 112 bytes")
+        self._wire.begin(self._wait_ms)
 
     def _connect(self):
         client = self._client
@@ -211,7 +216,7 @@ class Link:
             # Only an answer shows a broker that works, not that it accepts before it hangs up.
             self._failures = 0
         if self._pinged is not None:
-            if ticks_diff(now, self._pinged) > self._wait_s * 1000:
+            if ticks_diff(now, self._pinged) > self._wait_ms:
                 raise LinkError("timeout", "ping without an answer")
         elif (
             ticks_diff(now, wire.last_write) >= self._ping_ms

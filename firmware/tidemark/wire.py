@@ -187,9 +187,9 @@ class Wire:
         left = ticks_diff(self._deadline, ticks_ms())
         if left <= 0:
             raise LinkError("timeout", "no answer in time")
-        self._poller.poll(min(left, _SLICE_MS))
         if self._feed:
             self._feed()
+        self._poller.poll(min(left, _SLICE_MS))
 
     def _receive(self, start, end):
         """Read into the buffer from `start` up to `end`; return the bytes that came, maybe 0."""

@@ -85,7 +85,7 @@ class VmFile:
     def _started(self) -> subprocess.Popen[str]:
         if self._process:
             return self._process
-        paths = [firmware_dir(), GENERATED, HERE, SHARED]
+        paths = [firmware_dir(), GENERATED, HERE, SHARED, toolchain.umqtt_dir()]
         self._process = process = subprocess.Popen(
             [
                 *toolchain.quick_micropython(),
