@@ -24,7 +24,7 @@ setup: $(STAMP) ## fetch and verify the Python environment and the toolchain
 test: setup lint ## lint, then all bounded tests that need no hardware
 	$(RUN)/pytest -n 2
 
-quick: $(STAMP) ## the tests of the firmware's cores on CPython only, in a few seconds
+quick: $(STAMP) ## the tests of the firmware's cores on CPython only
 	TIDEMARK_INTERPRETERS=cpython $(RUN)/pytest -q tests/vm tests/unit
 
 lint: $(STAMP) ## ruff, codespell, pyright
