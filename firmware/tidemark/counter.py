@@ -3,7 +3,8 @@
 #
 # The five rules, each of which the search in tests/powercut shows to be necessary:
 # 1. A record's address and bytes are pure functions of its epoch: writing it again is harmless.
-# 2. The recovered value is the maximum over a full scan, past blanks; junk counts as used.
+# 2. The recovered value is the maximum over a full scan, past blanks; junk counts as used (in the
+#    first slot of a sector as long as there is another sector to go on in).
 # 3. Affirm: the recovered maximum's bytes are programmed again before anything rests on it.
 # 4. A sector is erased before its first slot is written, even if it reads blank.
 # 5. Write, read back, then issue; an epoch found on flash is never issued.
@@ -98,8 +99,8 @@ class Counter:
         if found and not self._write(found):
             # Rule 3 failed: what was read may be gone at the next boot.
             raise StateError("counter-worn", "the last record can't be affirmed")
-        epoch = self._after(found)
         home = self._slot(found) // self._per_sector if found else -1
+        epoch = self._past_junk(self._after(found), home)
         for _ in range(self._region.sectors):
             for _ in range(_MAX_FAILURES):
                 if epoch > _MAX_EPOCH:
@@ -125,6 +126,24 @@ class Counter:
             if self._region.view(off, _SLOT) == _BLANK:
                 break
             epoch += 1
+        return epoch
+
+    def _past_junk(self, epoch, home):
+        """Return `epoch`, or the first one of a later sector where its own would begin on junk.
+
+        Junk there may be a cut-off write, or an issued epoch whose cells have aged. Where all
+        sectors but `home`, that of the last record, begin so, the former is taken for true.
+        """
+        later = epoch
+        for _ in range(self._region.sectors):
+            slot = self._slot(later)
+            if slot % self._per_sector:
+                return later
+            if slot // self._per_sector == home:
+                return epoch
+            if self._epoch_at(slot) or self._region.view(slot * _SLOT, _SLOT) == _BLANK:
+                return later
+            later += self._per_sector
         return epoch
 
     def _write(self, epoch):

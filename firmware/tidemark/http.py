@@ -1,4 +1,5 @@
-# HTTP/1.1 GET with Range (RFC 9110, 9112) over a handed-in socket: the least that serves update files, bounded.
+# HTTP/1.1 GET with Range (RFC 9110, 9112) over a handed-in socket: the least that serves update
+# files, bounded.
 
 from tidemark.compat import const, ticks_diff, ticks_ms
 from tidemark.errors import LinkError
@@ -14,12 +15,15 @@ _RATE_MIN = const(128)  # bytes a second on average, from then on
 
 _HEX = "0123456789ABCDEF"
 
-# "Not yet" of a non-blocking socket: EAGAIN, EINPROGRESS and ETIMEDOUT of the platforms that we know.
+# "Not yet" of a non-blocking socket: EAGAIN, EINPROGRESS and ETIMEDOUT of the platforms that we
+# know.
 _AGAIN = (11, 35, 110, 115, 116, 119)
 
 
 def quote(text):
-    """Percent-encodes all but RFC 3986's unreserved characters: a role name becomes one path segment."""
+    """Percent-encodes all but RFC 3986's unreserved characters: a role name becomes one path
+    segment.
+    """
     out = []
     for byte in text.encode():
         c = chr(byte)
@@ -31,7 +35,9 @@ def quote(text):
 
 
 def parse_url(url):
-    """(host, port, path) of "http://host[:port]/path"; path starts and ends with "/". Raises LinkError("url")."""
+    """(host, port, path) of "http://host[:port]/path"; path starts and ends with "/". Raises
+    LinkError("url").
+    """
     if not url.startswith("http://") or len(url) > 200:
         raise LinkError("url", "not a http:// address")
     host, _, path = url[7:].partition("/")
@@ -48,8 +54,9 @@ def parse_url(url):
 
 
 class Response:
-    """The body of one answer. `status` 200 or 206; `start`: offset of its first byte in the whole file; `length`: bytes
-    that come; `left`: bytes still to come."""
+    """The body of one answer. `status` 200 or 206; `start`: offset of its first byte in the whole
+    file; `length`: bytes that come; `left`: bytes still to come.
+    """
 
     def __init__(self, sock, ticks):
         self.status = self.start = self.length = self.left = 0
@@ -62,7 +69,8 @@ class Response:
         self._spare = b""  # body bytes that came with the header
 
     def receive(self, size):
-        """At most `size` bytes, or b"" when none are there yet. Raises LinkError: "closed", "stalled", "slow", "reset".
+        """At most `size` bytes, or b"" when none are there yet. Raises LinkError: "closed",
+        "stalled", "slow", "reset".
 
         Never waits: the caller gives others their turn and asks again.
         """
@@ -80,7 +88,8 @@ class Response:
         return data
 
     def _pace(self, size):
-        # Differences are added up: tick values wrap, and a slow server may stretch one answer over days.
+        # Differences are added up: tick values wrap, and a slow server may stretch one answer over
+        # days.
         now = self._ticks()
         passed = ticks_diff(now, self._last)
         self._last = now
@@ -89,11 +98,14 @@ class Response:
         self._received += size
         if self._idle > _STALL_MS:
             raise LinkError("stalled", "no bytes from the server")
-        if self._elapsed > _GRACE_MS and self._received * 1000 < (self._elapsed - _GRACE_MS) * _RATE_MIN:
+        counted = self._elapsed - _GRACE_MS
+        if counted > 0 and self._received * 1000 < counted * _RATE_MIN:
             raise LinkError("slow", "less than 128 bytes a second")
 
     def readinto(self, buf):
-        """Fills the start of `buf` with body bytes that are there; returns how many (0: none yet, or the end)."""
+        """Fills the start of `buf` with body bytes that are there; returns how many (0: none yet,
+        or the end).
+        """
         size = min(len(buf), self.left, _SLICE)
         if not size:
             return 0
@@ -117,8 +129,8 @@ class Response:
 class Client:
     """Fetches files below one base address, a connection each.
 
-    open_socket(host, port, timeout_s): the port's; its socket needs `setblocking`, `send`, `recv`, `close`. ticks: ms,
-    wrapping as `compat.ticks_ms`.
+    open_socket(host, port, timeout_s): the port's; its socket needs `setblocking`, `send`, `recv`,
+    `close`. ticks: ms, wrapping as `compat.ticks_ms`.
     """
 
     def __init__(self, open_socket, url, ticks=ticks_ms):
@@ -127,11 +139,11 @@ class Client:
         self._ticks = ticks
 
     def get(self, path, offset=0, length=None):
-        """Generator: asks for a file from byte `offset` on, yields while it waits, returns a `Response` or None for 404
-        (and 403, which some object stores answer instead).
+        """Generator: asks for a file from byte `offset` on, yields while it waits, returns a
+        `Response` or None for 404 (and 403, which some object stores answer instead).
 
-        length: size of the whole file, where it is known: any other one is refused. A server that ignores Range
-        answers with `start` 0. Raises LinkError; the connection is closed then.
+        length: size of the whole file, where it is known: any other one is refused. A server that
+        ignores Range answers with `start` 0. Raises LinkError; the connection is closed then.
         """
         sock = self._open(self.host, self.port, _CONNECT_S)
         response = Response(sock, self._ticks)
@@ -155,9 +167,11 @@ class Client:
         return response
 
     def fetch(self, path, max_size):
-        """Generator: returns a whole file of at most `max_size` bytes as bytes, or None when there is none.
+        """Generator: returns a whole file of at most `max_size` bytes as bytes, or None when there
+        is none.
 
-        Raises LinkError, "too-large" among others."""
+        Raises LinkError, "too-large" among others.
+        """
         response = yield from self.get(path)
         if response is None:
             return None
@@ -175,9 +189,13 @@ class Client:
             response.close()
 
     def _request(self, path, offset):
-        lines = ["GET %s%s HTTP/1.1" % (self.path, "/".join([quote(part) for part in path.split("/")])), "Host: %s:%d" % (self.host, self.port)]
-        lines.append("Connection: close")
-        lines.append("Accept-Encoding: identity")
+        path = "/".join([quote(part) for part in path.split("/")])
+        lines = [
+            "GET %s%s HTTP/1.1" % (self.path, path),
+            "Host: %s:%d" % (self.host, self.port),
+            "Connection: close",
+            "Accept-Encoding: identity",
+        ]
         if offset:
             lines.append("Range: bytes=%d-" % offset)
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -198,7 +216,9 @@ class Client:
                 yield
 
     def _head(self, response):
-        """Bytes of status line and fields, without the empty line; body bytes behind it stay with the response."""
+        """Bytes of status line and fields, without the empty line; body bytes behind it stay with
+        the response.
+        """
         head = b""
         while True:
             data = response.receive(_SLICE)
@@ -214,13 +234,17 @@ class Client:
 
 
 def parse_head(head):
-    """(status, {lower-case field name: value}) of an answer's head (bytes). Raises LinkError("http-header")."""
+    """(status, {lower-case field name: value}) of an answer's head (bytes). Raises
+    LinkError("http-header").
+    """
     try:
         lines = str(head, "ascii").split("\r\n")
     except (UnicodeError, ValueError):
         raise LinkError("http-header", "not ASCII")
     words = lines[0].split(" ", 2)
-    if len(words) < 2 or words[0] not in ("HTTP/1.1", "HTTP/1.0") or len(words[1]) != 3 or not words[1].isdigit():
+    if len(words) < 2 or words[0] not in ("HTTP/1.1", "HTTP/1.0"):
+        raise LinkError("http-header", "status line")
+    if len(words[1]) != 3 or not words[1].isdigit():
         raise LinkError("http-header", "status line")
     if len(lines) > _LINES_MAX:
         raise LinkError("http-header", "too many fields")

@@ -9,7 +9,9 @@ _MAX_NAME = const(120)
 
 
 class Files:
-    """`<name>.json` in `folder`. littlefs renames atomically: a cut leaves the former file or the new one."""
+    """`<name>.json` in `folder`. littlefs renames atomically: a cut leaves the former file or the
+    new one.
+    """
 
     def __init__(self, folder="/tuf"):
         self.folder = folder

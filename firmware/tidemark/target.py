@@ -1,7 +1,9 @@
-# What a target of kind "app" says of itself, and which of them is this board's next release (design 7).
+# What a target of kind "app" says of itself, and which of them is this board's next release
+# (design 7).
 #
-# A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading zeros, and carries in
-# `custom`: board, kind, index, version, attempt, min_runtime, cohort (percentage), abort.
+# A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading
+# zeros, and carries in `custom`: board, kind, index, version, attempt, min_runtime, cohort
+# (percentage), abort.
 
 import hashlib
 
@@ -45,8 +47,8 @@ def _integer(custom, name, least, most, default=None):
 def parse_app(path, entry, board, runtime=0):
     """The `Release` that a TARGETS entry of kind app authorises for `board`.
 
-    runtime: this board's runtime index. Raises TrustError: "target-shape", "wrong-kind", "wrong-board",
-    "wrong-index" (path and custom disagree), "runtime-too-old".
+    runtime: this board's runtime index. Raises TrustError: "target-shape", "wrong-kind",
+    "wrong-board", "wrong-index" (path and custom disagree), "runtime-too-old".
     """
     custom = entry.get("custom")
     if not isinstance(custom, dict):
@@ -79,7 +81,8 @@ def parse_app(path, entry, board, runtime=0):
 def in_cohort(digest, device_id, percentage):
     """True if this device is among the `percentage` that a release (32-byte digest) is offered to.
 
-    The first 4 bytes, big-endian, of SHA-256(digest + ASCII device id), mod 100: every release draws its own canaries.
+    The first 4 bytes, big-endian, of SHA-256(digest + ASCII device id), mod 100: every release
+    draws its own canaries.
     """
     drawn = hashlib.sha256(digest + device_id.encode()).digest()
     return int.from_bytes(drawn[:4], "big") % 100 < percentage
@@ -94,9 +97,10 @@ def aborted(entry):
 def choose(targets, board, device_id, runtime=0):
     """(path, Release) of the newest release for this board and device, or None when there is none.
 
-    targets: the `targets` object of verified metadata. Newest is the highest index that is not aborted and whose cohort
-    this device is in. Raises TrustError as `parse_app` does, for the first one met that is not in order: an owner's
-    mistake is to be seen, not passed over for an older release.
+    targets: the `targets` object of verified metadata. Newest is the highest index that is not
+    aborted and whose cohort this device is in. Raises TrustError as `parse_app` does, for the
+    first one met that is not in order: an owner's mistake is to be seen, not passed over for an
+    older release.
     """
     indices = []
     for path in targets:

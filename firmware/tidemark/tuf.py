@@ -1,11 +1,18 @@
-# The trusted set of TUF metadata: bytes in, trusted roles out, in the order of the specification 1.0.3x, section 5.
-# No I/O and no clock: tuf_client fetches, persists and keeps the marks.
+# The trusted set of TUF metadata: bytes in, trusted roles out, in the order of the specification
+# 1.0.3x, section 5. No I/O and no clock: tuf_client fetches, persists and keeps the marks.
 
 import hashlib
 
 from tidemark import canonjson
 from tidemark.errors import CodecError, TrustError
-from tidemark.tuf_keys import check_keys, check_role, check_signatures, identify, reaches_threshold, unhex
+from tidemark.tuf_keys import (
+    check_keys,
+    check_role,
+    check_signatures,
+    identify,
+    reaches_threshold,
+    unhex,
+)
 
 TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 _MAX_VERSION = 1 << 53
@@ -14,7 +21,9 @@ _DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 
 class Limits:
-    """Bounds of one client. Sizes in bytes. Change them on an instance; the class has a small board's."""
+    """Bounds of one client. Sizes in bytes. Change them on an instance; the class has a small
+    board's.
+    """
 
     root_size = 8192
     timestamp_size = 4096
@@ -26,7 +35,9 @@ class Limits:
 
 
 class Metadata:
-    """One verified role: `signed` is its object as parsed, unknown fields kept; `expires` in Unix seconds."""
+    """One verified role: `signed` is its object as parsed, unknown fields kept; `expires` in Unix
+    seconds.
+    """
 
     def __init__(self, signed, expires):
         self.signed = signed
@@ -41,14 +52,16 @@ class Metadata:
 
 
 def parse_time(text):
-    """Unix seconds of "YYYY-MM-DDTHH:MM:SSZ" (TUF 4.2.1), years 1970 to 9999. Raises TrustError("metadata-time")."""
+    """Unix seconds of "YYYY-MM-DDTHH:MM:SSZ" (TUF 4.2.1), years 1970 to 9999. Raises
+    TrustError("metadata-time").
+    """
     try:
-        if len(text) != 20 or text[4] + text[7] + text[10] + text[13] + text[16] + text[19] != "--T::Z":
+        if len(text) != 20:
             raise ValueError
-        for part in (text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19]):
-            for c in part:
-                if not "0" <= c <= "9":
-                    raise ValueError
+        for i in range(20):
+            mark = "    -  -  T  :  :  Z"[i]
+            if text[i] != mark and (mark != " " or not "0" <= text[i] <= "9"):
+                raise ValueError
         year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
         hour, minute, second = int(text[11:13]), int(text[14:16]), int(text[17:19])
     except (ValueError, TypeError):
@@ -73,7 +86,9 @@ def _is_length(value):
 
 
 def _check_file_info(info, versioned):
-    """A METAFILES or TARGETS entry: {version | length and hashes}. Raises TrustError("metadata-shape")."""
+    """A METAFILES or TARGETS entry: {version | length and hashes}. Raises
+    TrustError("metadata-shape").
+    """
     if not isinstance(info, dict):
         raise TrustError("metadata-shape", "file entry")
     if versioned and not _is_version(info.get("version")):
@@ -89,7 +104,8 @@ def _check_file_info(info, versioned):
     for name, value in hashes.items():
         if not isinstance(value, str) or len(value) > 256:
             raise TrustError("metadata-shape", "hash")
-        if (name == "sha256" and unhex(value, 32) is None) or (name == "sha512" and unhex(value, 64) is None):
+        size = 32 if name == "sha256" else 64 if name == "sha512" else 0
+        if size and unhex(value, size) is None:
             raise TrustError("metadata-shape", "hash")
 
 
@@ -128,8 +144,9 @@ def matches(info, data):
 class TrustedSet:
     """Roles verified so far in one update run.
 
-    `now`: Unix seconds, fixed for the run (TUF 5.1), or None: without time nothing but the root chain is taken.
-    Every method verifies before it changes anything: after a TrustError the set is what it was.
+    `now`: Unix seconds, fixed for the run (TUF 5.1), or None: without time nothing but the root
+    chain is taken. Every method verifies before it changes anything: after a TrustError the set is
+    what it was.
     """
 
     def __init__(self, limits=None, now=None, feed=None):
@@ -145,14 +162,17 @@ class TrustedSet:
     # -- root, TUF 5.2 and 5.3
 
     def load_root(self, data):
-        """Takes a root that is trusted already (provisioned, or matching its mark); it must verify by itself."""
+        """Takes a root that is trusted already (provisioned, or matching its mark); it must verify
+        by itself.
+        """
         root, message, signatures = self._parse("root", data, self.limits.root_size)
         self._verify("root", root, "root", message, signatures)
         self.root = root
 
     def update_root(self, data):
-        """Takes the next root (TUF 5.3.3 to 5.3.5): signed by the threshold of the trusted one and of itself,
-        version exactly one higher. An intermediate one may be expired."""
+        """Takes the next root (TUF 5.3.3 to 5.3.5): signed by the threshold of the trusted one and
+        of itself, version exactly one higher. An intermediate one may be expired.
+        """
         if self.timestamp or self.snapshot:
             raise TrustError("order", "root after timestamp")
         root, message, signatures = self._parse("root", data, self.limits.root_size)
@@ -167,8 +187,10 @@ class TrustedSet:
         self._check_time(self.root, "root")
 
     def scope(self):
-        """First 8 bytes of the hash of the timestamp and snapshot key sets: marks of another scope are void, so that
-        rotating either role's keys recovers from a fast-forward attack (TUF 5.3.11)."""
+        """First 8 bytes of the hash of the timestamp and snapshot key sets: marks of another scope
+        are void, so that rotating either role's keys recovers from a fast-forward attack (TUF
+        5.3.11).
+        """
         signed = self.root.signed
         sets = []
         for name in ("timestamp", "snapshot"):
@@ -177,7 +199,7 @@ class TrustedSet:
                 key = signed["keys"].get(keyid)
                 identity = identify(key) if key else None
                 if identity:
-                    names.append("%s %s %s" % (identity[0], identity[1], identity[2].hex()))
+                    names.append(" ".join((identity[0], identity[1], identity[2].hex())))
                 else:
                     names.append("? " + keyid)
             sets.append(sorted(names))
@@ -186,9 +208,11 @@ class TrustedSet:
     # -- timestamp, TUF 5.4
 
     def update_timestamp(self, data, stored=False):
-        """Takes a timestamp. Returns False when its version is the trusted one's: that is kept (TUF 5.4.3.1).
+        """Takes a timestamp. Returns False when its version is the trusted one's: that is kept
+        (TUF 5.4.3.1).
 
-        stored: it was verified once before: its expiry matters only if nothing newer comes (`check_timestamp`).
+        stored: it was verified once before: its expiry matters only if nothing newer comes
+        (`check_timestamp`).
         """
         if self.snapshot:
             raise TrustError("order", "timestamp after snapshot")
@@ -213,7 +237,9 @@ class TrustedSet:
         return True
 
     def check_timestamp(self):
-        """Raises TrustError("timestamp-expired") unless the trusted timestamp may vouch for a snapshot (TUF 5.4.4)."""
+        """Raises TrustError("timestamp-expired") unless the trusted timestamp may vouch for a
+        snapshot (TUF 5.4.4).
+        """
         self._check_time(self.timestamp, "timestamp")
 
     # -- snapshot, TUF 5.5
@@ -226,7 +252,8 @@ class TrustedSet:
     def update_snapshot(self, data, stored=False):
         """Takes a snapshot. Returns True if it is the one the timestamp promises.
 
-        stored: it was verified once before; one that is no longer current only serves the rollback check (False).
+        stored: it was verified once before; one that is no longer current only serves the rollback
+        check (False).
         """
         if self.targets:
             raise TrustError("order", "snapshot after targets")
@@ -239,7 +266,7 @@ class TrustedSet:
         self._verify("snapshot", self.root, "snapshot", message, signatures)
         current = not wrong and new.version == info["version"]
         if not stored and not current:
-            raise TrustError("snapshot-version", "%d, promised %d" % (new.version, info["version"]))
+            raise TrustError("snapshot-version", "%d came" % new.version)
         if current:
             self._check_no_rollback(new.signed["meta"])
             self._check_time(new, "snapshot")
@@ -247,7 +274,9 @@ class TrustedSet:
         return current
 
     def _check_no_rollback(self, meta):
-        """No role is missing or older than in the trusted snapshot (TUF 5.5.5), nor targets below its mark."""
+        """No role is missing or older than in the trusted snapshot (TUF 5.5.5), nor targets below
+        its mark.
+        """
         if self.snapshot:
             for name, old in self.snapshot.signed["meta"].items():
                 new = meta.get(name)
@@ -268,23 +297,27 @@ class TrustedSet:
         return info
 
     def update_targets(self, data, role="targets", parent=None):
-        """Takes a targets role. `parent`: name of the delegating targets role; None for the top level, which the root
-        delegates. A role reached over two parents must verify for each."""
+        """Takes a targets role. `parent`: name of the delegating targets role; None for the top
+        level, which the root delegates. A role reached over two parents must verify for each.
+        """
         info = self.targets_info(role)
         wrong = matches(info, data)
         if wrong:
             raise TrustError("targets-" + wrong, "not what the snapshot promises")
         new, message, signatures = self._parse("targets", data, self.limits.targets_size)
-        self._verify("targets", self.targets[parent] if parent else self.root, role, message, signatures)
+        delegator = self.targets[parent] if parent else self.root
+        self._verify("targets", delegator, role, message, signatures)
         if new.version != info["version"]:
-            raise TrustError("targets-version", "%d, promised %d" % (new.version, info["version"]))
+            raise TrustError("targets-version", "%d came" % new.version)
         self._check_time(new, "targets")
         self.targets[role] = new
 
     # -- shared
 
     def _parse(self, kind, data, limit):
-        """(Metadata, signed bytes, signatures) of a file of type `kind`, shape checked (TUF 4.3 to 4.6)."""
+        """(Metadata, signed bytes, signatures) of a file of type `kind`, shape checked (TUF 4.3 to
+        4.6).
+        """
         if len(data) > limit:
             raise TrustError("metadata-size", "%s of %d bytes" % (kind, len(data)))
         try:
@@ -319,7 +352,9 @@ class TrustedSet:
 
 
 def find_role(delegator, name):
-    """(keys, role object or None) by which `delegator` (Metadata of root or of a targets role) delegates to `name`."""
+    """(keys, role object or None) by which `delegator` (Metadata of root or of a targets role)
+    delegates to `name`.
+    """
     signed = delegator.signed
     if signed["_type"] == "root":
         return signed["keys"], signed["roles"].get(name)
@@ -378,4 +413,9 @@ def _check_targets(signed):
         check_delegations(signed["delegations"])
 
 
-_CHECKS = {"root": _check_root, "timestamp": _check_timestamp, "snapshot": _check_snapshot, "targets": _check_targets}
+_CHECKS = {
+    "root": _check_root,
+    "timestamp": _check_timestamp,
+    "snapshot": _check_snapshot,
+    "targets": _check_targets,
+}

@@ -1,4 +1,5 @@
-# The client workflow of TUF 1.0.3x, section 5, around the pure TrustedSet: fetches, persists, keeps the marks.
+# The client workflow of TUF 1.0.3x, section 5, around the pure TrustedSet: fetches, persists,
+# keeps the marks.
 
 import hashlib
 
@@ -10,12 +11,13 @@ from tidemark.tuf import Limits, TrustedSet
 class Client:
     """Keeps one board's view of one repository.
 
-    store: `load(name)` -> bytes or None, `save(name, bytes)` atomically (`store.Files`). marks: the journal; its
-    `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that returns the file's bytes, or None
-    where the repository has no such file; raises LinkError. provisioned: root.json's bytes. feed: called with no
-    argument during long computations.
+    store: `load(name)` -> bytes or None, `save(name, bytes)` atomically (`store.Files`). marks:
+    the journal; its `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that
+    returns the file's bytes, or None where the repository has no such file; raises LinkError.
+    provisioned: root.json's bytes. feed: called with no argument during long computations.
 
-    A refused or interrupted run leaves files and marks of the roles that were verified before, and those only.
+    A refused or interrupted run leaves files and marks of the roles that were verified before, and
+    those only.
     """
 
     def __init__(self, store, marks, fetch, provisioned, limits=None, feed=None):
@@ -29,16 +31,18 @@ class Client:
 
     @property
     def time_floor(self):
-        """Unix seconds that is surely past, by `issued` of offline-signed metadata; 0 if there was none."""
+        """Unix seconds that is surely past, by `issued` of offline-signed metadata; 0 if there was
+        none.
+        """
         return self.marks.mark("time")[0]
 
     def refresh(self, now):
         """Generator: one pass of sections 5.3 to 5.6. Afterwards `trusted` holds the set.
 
-        now: Unix seconds, or None: then only the root chain is walked, and TrustError("no-time") is raised.
-        (Without time a board may also take strictly newer gateway-keys and revocations targets. That will be a second
-        pass with `now` = the time floor, whose other targets are dropped; nothing of it is persisted.)
-        Raises TrustError, LinkError, StateError.
+        now: Unix seconds, or None: then only the root chain is walked, and TrustError("no-time")
+        is raised. (Without time a board may also take strictly newer gateway-keys and revocations
+        targets. That will be a second pass with `now` = the time floor, whose other targets are
+        dropped; nothing of it is persisted.) Raises TrustError, LinkError, StateError.
         """
         if now is not None:
             now = max(now, self.time_floor)
@@ -57,8 +61,10 @@ class Client:
         self._raise_time(trusted.targets["targets"])
 
     def load_stored(self):
-        """Verifies the stored files alone, without network: for provisioning, where the factory's metadata speaks for
-        the image it came with. Expiry counts only against the floor of time. Raises TrustError."""
+        """Verifies the stored files alone, without network: for provisioning, where the factory's
+        metadata speaks for the image it came with. Expiry counts only against the floor of time.
+        Raises TrustError.
+        """
         trusted = self.trusted = TrustedSet(self.limits, self.time_floor, self.feed)
         trusted.load_root(self._stored_root())
         for name, take in (
@@ -74,12 +80,15 @@ class Client:
     # -- root
 
     def _stored_root(self):
-        """The stored root if it is the one its mark names, else the provisioned one, from which the chain is walked."""
+        """The stored root if it is the one its mark names, else the provisioned one, from which
+        the chain is walked.
+        """
         number, payload = self.marks.mark("root")
         if number:
             data = self.store.load("root")
             if data is not None and hashlib.sha256(data).digest() == payload:
-                # Firm before it is relied upon: a torn mark may read valid today and be gone tomorrow.
+                # Firm before it is relied upon: a torn mark may read valid today and be gone
+                # tomorrow.
                 self.marks.raise_mark("root", number, payload)
                 return data
         return self.provisioned
@@ -92,17 +101,21 @@ class Client:
         left = self.limits.root_files + max(0, marked - trusted.root.version)
         while left:
             left -= 1
-            data = yield from self.fetch("%d.root.json" % (trusted.root.version + 1), self.limits.root_size)
+            name = "%d.root.json" % (trusted.root.version + 1)
+            data = yield from self.fetch(name, self.limits.root_size)
             if data is None:
                 break
             trusted.update_root(data)
             version = trusted.root.version
-            if version > marked or (version == marked and hashlib.sha256(data).digest() == payload):
-                # The mark comes last: a cut between the two costs a walk from the provisioned root.
+            digest = hashlib.sha256(data).digest()
+            if version > marked or (version == marked and digest == payload):
+                # The mark comes last: a cut between the two costs a walk from the provisioned
+                # root.
                 self.store.save("root", data)
-                self.marks.raise_mark("root", version, hashlib.sha256(data).digest())
-            # Else an intermediate root of a repeated walk, or the marked version with other signatures: it is trusted
-            # for this run, and walked again in the next, until a newer one comes.
+                self.marks.raise_mark("root", version, digest)
+            # Else an intermediate root of a repeated walk, or the marked version with other
+            # signatures: it is trusted for this run, and walked again in the next, until a newer
+            # one comes.
             if version >= marked:
                 self._raise_time(trusted.root)
         if trusted.root.version < marked:
@@ -116,7 +129,9 @@ class Client:
     # -- the other roles
 
     def _load(self, name, scope):
-        """A stored timestamp or snapshot, unless the keys behind it were rotated since (TUF 5.3.11)."""
+        """A stored timestamp or snapshot, unless the keys behind it were rotated since (TUF
+        5.3.11).
+        """
         if self.marks.get(name) is not None and not self.marks.mark(name, scope)[0]:
             return None
         return self.store.load(name)
@@ -134,7 +149,8 @@ class Client:
         if trusted.update_timestamp(data):
             self.store.save("timestamp", data)
         trusted.check_timestamp()
-        # What a role promises of the next one counts from here on, whether or not that one can be had.
+        # What a role promises of the next one counts from here on, whether or not that one can be
+        # had.
         self.marks.raise_mark("timestamp", trusted.timestamp.version, b"", scope)
         self.marks.raise_mark("snapshot", trusted.snapshot_info["version"], b"", scope)
 
@@ -148,7 +164,8 @@ class Client:
                 pass
         if not current:
             info = trusted.snapshot_info
-            data = yield from self._fetch_role(trusted, "snapshot", info, self.limits.snapshot_size)
+            limit = self.limits.snapshot_size
+            data = yield from self._fetch_role(trusted, "snapshot", info, limit)
             trusted.update_snapshot(data)
             self.store.save("snapshot", data)
         self.marks.raise_mark("targets", trusted.targets_info()["version"], b"", scope)
@@ -173,14 +190,17 @@ class Client:
             name = "%d.%s" % (info["version"], name)
         data = yield from self.fetch(name, min(limit, info.get("length", limit)))
         if data is None:
-            raise TrustError(("snapshot" if role == "snapshot" else "targets") + "-missing", "not in the repository")
+            kind = "snapshot" if role == "snapshot" else "targets"
+            raise TrustError(kind + "-missing", "not in the repository")
         return data
 
     # -- targets
 
     def find(self, path):
-        """Generator: returns the TARGETS entry for a target path, or None (TUF 5.6.7: delegations pre-order, first in
-        the list first, a terminating one ends the search; at most `limits.delegations` roles are asked)."""
+        """Generator: returns the TARGETS entry for a target path, or None (TUF 5.6.7: delegations
+        pre-order, first in the list first, a terminating one ends the search; at most
+        `limits.delegations` roles are asked).
+        """
         trusted = self.trusted
         stack = [("targets", None)]
         visited = []
@@ -211,8 +231,9 @@ class Client:
 
 
 def target_file(entry, path, consistent):
-    """Path of a target's file under the targets base: with consistent snapshots its hash stands before its name
-    (TUF 6.2). entry: TARGETS object; the first of sha256, sha512 that it has."""
+    """Path of a target's file under the targets base: with consistent snapshots its hash stands
+    before its name (TUF 6.2). entry: TARGETS object; the first of sha256, sha512 that it has.
+    """
     if not consistent:
         return path
     hashes = entry["hashes"]

@@ -1,4 +1,5 @@
-# Delegated targets roles: their shape, which paths they may speak for, and in which order they are asked (TUF 4.5, 5.6.7).
+# Delegated targets roles: their shape, which paths they may speak for, and in which order they are
+# asked (TUF 4.5, 5.6.7).
 
 import hashlib
 
@@ -63,7 +64,9 @@ def _check_succinct(succinct):
 
 
 def matches_pattern(path, pattern):
-    """Shell-style wildcards (`*`, `?`, `[seq]`, `[!seq]`), where none crosses a "/" (TUF 4.5, PATHPATTERN)."""
+    """Shell-style wildcards (`*`, `?`, `[seq]`, `[!seq]`), where none crosses a "/" (TUF 4.5,
+    PATHPATTERN).
+    """
     parts = path.split("/")
     patterns = pattern.split("/")
     if len(parts) != len(patterns) or len(path) > _PATH_MAX:
@@ -75,7 +78,8 @@ def matches_pattern(path, pattern):
 
 
 def _matches_part(text, pattern):
-    # One remembered star is enough: a later one makes earlier ones final. At most len(text) * len(pattern) steps.
+    # One remembered star is enough: a later one makes earlier ones final. At most len(text) *
+    # len(pattern) steps.
     at = p = 0
     star = mark = -1
     while at < len(text):
@@ -126,7 +130,9 @@ def _in_set(c, pattern, at, end):
 
 
 def roles_for(delegations, path):
-    """List of (role name, terminating) that `delegations` (checked) lets speak for a target path, in their order."""
+    """List of (role name, terminating) that `delegations` (checked) lets speak for a target path,
+    in their order.
+    """
     digest = hashlib.sha256(path.encode()).digest()
     succinct = delegations.get("succinct_roles")
     if succinct is not None:

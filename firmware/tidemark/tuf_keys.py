@@ -1,4 +1,5 @@
-# TUF keys: which signature schemes count, and when a role's threshold is reached (TUF 1.0.3x, 4.2 and 5.3.4).
+# TUF keys: which signature schemes count, and when a role's threshold is reached (TUF 1.0.3x, 4.2
+# and 5.3.4).
 
 from tidemark import ed25519
 from tidemark.compat import const
@@ -13,7 +14,9 @@ _schemes = {}
 
 
 def register(keytype, scheme, decode, verify):
-    """Adds a signature scheme. What is not registered is ignored towards a threshold, never an error."""
+    """Adds a signature scheme. What is not registered is ignored towards a threshold, never an
+    error.
+    """
     _schemes[(keytype, scheme)] = (decode, verify)
 
 
@@ -41,7 +44,8 @@ def _signature_bytes(text):
 
 
 def identify(key):
-    """(keytype, scheme, public bytes) of a key object of metadata, or None for one that cannot count here.
+    """(keytype, scheme, public bytes) of a key object of metadata, or None for one that cannot
+    count here.
 
     Two key ids with the same public value are one key, whatever they are called.
     """
@@ -54,9 +58,11 @@ def identify(key):
 
 
 def check_keys(keys):
-    """Raises TrustError("metadata-shape") unless `keys` is an object of key objects as TUF 4.2 has them.
+    """Raises TrustError("metadata-shape") unless `keys` is an object of key objects as TUF 4.2 has
+    them.
 
-    Key ids are taken as names (TAP 12): unique by being object keys, never recomputed. Keys of unknown type are kept.
+    Key ids are taken as names (TAP 12): unique by being object keys, never recomputed. Keys of
+    unknown type are kept.
     """
     if not isinstance(keys, dict):
         raise TrustError("metadata-shape", "keys")
@@ -70,7 +76,9 @@ def check_keys(keys):
 
 
 def check_role(role):
-    """Raises TrustError("metadata-shape") unless `role` has unique key ids and a threshold of at least 1."""
+    """Raises TrustError("metadata-shape") unless `role` has unique key ids and a threshold of at
+    least 1.
+    """
     if not isinstance(role, dict):
         raise TrustError("metadata-shape", "role")
     keyids = role.get("keyids")
@@ -85,8 +93,9 @@ def check_role(role):
 
 
 def check_signatures(signatures):
-    """{keyid: hex str} of a signature list. Raises TrustError: "metadata-shape", or "signature-twice" for a key id
-    that signs more than once (TUF 4.2.1)."""
+    """{keyid: hex str} of a signature list. Raises TrustError: "metadata-shape", or
+    "signature-twice" for a key id that signs more than once (TUF 4.2.1).
+    """
     if not isinstance(signatures, list) or len(signatures) > _KEYS_MAX:
         raise TrustError("metadata-shape", "signatures")
     found = {}
@@ -106,7 +115,8 @@ def check_signatures(signatures):
 def reaches_threshold(role, keys, message, signatures, feed=None):
     """True if enough different keys of `role` signed `message` (bytes).
 
-    `role` and `keys`: checked objects of the delegating metadata; `signatures`: {keyid: hex}. At most 32 checks.
+    `role` and `keys`: checked objects of the delegating metadata; `signatures`: {keyid: hex}. At
+    most 32 checks.
     """
     counted = []
     for keyid in role["keyids"]:

@@ -20,8 +20,8 @@ _HASH_SLICE = const(4096)
 class Progress:
     """The journalled state of a download: [digest, slot, bytes known good, erasures, age].
 
-    age: seconds of uptime since the first erasure counted. It goes on from where the last record left it: time that a
-    reset swallowed does not count, so that resets can't shorten the window.
+    age: seconds of uptime since the first erasure counted. It goes on from where the last record
+    left it: time that a reset swallowed does not count, so that resets can't shorten the window.
     """
 
     def __init__(self, journal, uptime_s):
@@ -54,7 +54,8 @@ class Progress:
     def save(self):
         self._tick()
         self._saved = self.age
-        self._journal.put(_KEY, cbor.encode([self.digest, self.slot, self.good, self.erasures, self.age]))
+        fields = [self.digest, self.slot, self.good, self.erasures, self.age]
+        self._journal.put(_KEY, cbor.encode(fields))
 
     def _tick(self):
         now = self._uptime_s()
@@ -73,8 +74,9 @@ class Progress:
             self.erasures = self.age = 0
 
     def check(self):
-        """Raises TrustError("erase-limit") when this digest has used up its erasures: 4 from the start of the slot, and
-        as many again for runs that resume (they erase a few sectors)."""
+        """Raises TrustError("erase-limit") when this digest has used up its erasures: 4 from the
+        start of the slot, and as many again for runs that resume (they erase a few sectors).
+        """
         if self.erasures < (2 * _ERASURES_MAX if self.good else _ERASURES_MAX):
             return
         # Kept now and then, so that a board which restarts daily comes out of this, too.
@@ -86,14 +88,28 @@ class Progress:
 class Updater:
     """Runs updates of one board, one at a time.
 
-    board: name (str). runtime: this runtime's index (int). client: `tuf_client.Client`. targets: `http.Client` of the
-    targets base. slots: `slots.Slots`. regions: the two slots' `flash.Region`, by slot number. uptime_s: callable.
-    feed: called with no argument during long computations, or None.
+    board: name (str). runtime: this runtime's index (int). client: `tuf_client.Client`. targets:
+    `http.Client` of the targets base. slots: `slots.Slots`. regions: the two slots'
+    `flash.Region`, by slot number. uptime_s: callable. feed: called with no argument during long
+    computations, or None.
 
-    `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the TidemarkError behind that.
+    `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the
+    TidemarkError behind that.
     """
 
-    def __init__(self, board, device_id, runtime, client, targets, slots, journal, regions, uptime_s, feed=None):
+    def __init__(
+        self,
+        board,
+        device_id,
+        runtime,
+        client,
+        targets,
+        slots,
+        journal,
+        regions,
+        uptime_s,
+        feed=None,
+    ):
         self.board = board
         self.device_id = device_id
         self.runtime = runtime
@@ -107,8 +123,10 @@ class Updater:
         self.error = None
 
     def run(self, now):
-        """Generator: one run, to its outcome. Yields after each wait and each slice of work, at most a sector erase or
-        one signature check apart (during which `feed` is called). now: Unix seconds of a fresh time token, or None."""
+        """Generator: one run, to its outcome. Yields after each wait and each slice of work, at
+        most a sector erase or one signature check apart (during which `feed` is called). now: Unix
+        seconds of a fresh time token, or None.
+        """
         self.error = None
         try:
             self.outcome = yield from self._run(now)
@@ -141,7 +159,9 @@ class Updater:
     def _drop_aborted(self, targets):
         for slot in (0, 1):
             release = self.slots.release(slot)
-            if self.slots.state(slot) == STAGED and target.is_aborted(targets, self.board, release):
+            if self.slots.state(slot) != STAGED:
+                continue
+            if target.is_aborted(targets, self.board, release):
                 self.slots.abort(release.digest)
 
     # -- the slot
@@ -186,8 +206,9 @@ class Updater:
     def _download(self, path, release, region, hasher):
         """Bytes from `progress.good` on, each sector erased just before it is programmed.
 
-        A run that erases something and gains no sector counts as an erasure of the slot, so that a mirror which always
-        breaks off can't wear the flash out; a run that gains some only counts if it began at 0.
+        A run that erases something and gains no sector counts as an erasure of the slot, so that a
+        mirror which always breaks off can't wear the flash out; a run that gains some only counts
+        if it began at 0.
         """
         progress = self.progress
         response = yield from self.targets.get(path, progress.good, release.length)
@@ -230,7 +251,9 @@ class Updater:
         progress.save()
 
     def _gained(self, at, resumed):
-        """Journals that the slot is good up to `at`. Returns whether the erasure of a resumed run is still counted."""
+        """Journals that the slot is good up to `at`. Returns whether the erasure of a resumed run
+        is still counted.
+        """
         if resumed:
             self.progress.erasures -= 1
         self.progress.good = at

@@ -53,6 +53,7 @@ _MAP_SHARED = const(1)
 _MSG_WAITALL = const(0x100)
 _SIGINT = const(2)
 _SIGURG = const(23)  # its default is to do nothing: it can't end a process that has no handler yet
+_EINTR = const(4)
 _EISCONN = const(106)
 _ADDRESSES_MAX = const(4)
 _UINT32_MAX = const(0xFFFFFFFF)
@@ -182,7 +183,7 @@ def _send(op, number, arg, data):
         sent = _libc.send(_libc.control, view[start:end], end - start, 0)
         if sent > 0:
             start += sent
-        elif os.errno() != errno.EINTR:
+        elif os.errno() != _EINTR:
             _libc.exit(1)  # the host is gone
 
 
@@ -192,7 +193,7 @@ def _receive(view):
         got = _libc.recv(_libc.control, view[start:], len(view) - start, _MSG_WAITALL)
         if got > 0:
             start += got
-        elif got == 0 or os.errno() != errno.EINTR:
+        elif got == 0 or os.errno() != _EINTR:
             _libc.exit(1)
 
 
@@ -448,7 +449,7 @@ def _connect(sock, address, until):
         except OSError as e:
             if e.errno == _EISCONN:
                 return
-            if e.errno not in (errno.EINPROGRESS, errno.EALREADY, errno.EINTR):
+            if e.errno not in (errno.EINPROGRESS, errno.EALREADY, _EINTR):
                 raise LinkError("refused", "errno %d" % e.errno)
         left = time.ticks_diff(until, time.ticks_ms())
         if left <= 0 or not poller.poll(left):
