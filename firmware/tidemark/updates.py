@@ -63,7 +63,7 @@ class Updates:
                 self._asked = now
                 self._state = _ASKING
         elif self._state == _ASKING:
-            seconds = base.connection.take_time()
+            seconds = base.connection.take_time_token()
             if seconds is not None:
                 self._run = self.updater.run(seconds)
                 self._state = _RUNNING

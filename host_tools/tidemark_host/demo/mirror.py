@@ -1,0 +1,114 @@
+"""What a hostile or careless mirror and owner do to the repository, undone afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuf.api.metadata import Metadata, TargetFile
+
+from tidemark_host.demo.site import BOARD, Site
+from tidemark_host.release import KeyStore, Repository, app_path
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One thing that must not be installed; `codes`: what the board may call it."""
+
+    text: str
+    codes: tuple[str, ...]
+    act: Callable[[Site], None]
+
+    @contextmanager
+    def staged(self, site: Site) -> Generator[None]:
+        """The mirror serves it while the block runs, then the honest repository again."""
+        metadata = site.repository.metadata_dir
+        honest = site.folder / "honest"
+        shutil.copytree(metadata, honest)
+        try:
+            self.act(site)
+            yield
+        finally:
+            shutil.rmtree(metadata)
+            honest.rename(metadata)
+            reopen(site)
+
+
+def reopen(site: Site) -> None:
+    """Sign the honest state once more, with versions above whatever was served meanwhile."""
+    site.repository = Repository.open(site.repository.folder, site.repository.keys)
+    versions = site.repository
+    versions.timestamp.version += 100
+    versions.snapshot.version += 100
+    versions.targets.version += 100
+    versions.publish(refresh=("targets",))
+
+
+def _older(site: Site) -> None:
+    """The owner's own signature, but an index below the floor."""
+    repository = site.repository
+    for index in repository.indices(BOARD):
+        if index > 2:
+            repository.withdraw(BOARD, index)
+    repository.publish()
+
+
+def _replayed(site: Site) -> None:
+    """Yesterday's metadata, all of it truly signed."""
+    metadata = site.repository.metadata_dir
+    timestamp = Metadata[Any].from_file(str(metadata / "timestamp.json"))
+    timestamp.signed.version = 1
+    for signer in site.repository.keys.signers("timestamp"):
+        timestamp.sign(signer)
+    timestamp.to_file(str(metadata / "timestamp.json"))
+
+
+def _wrongly_signed(site: Site) -> None:
+    """A stranger's timestamp key over otherwise good metadata."""
+    stranger = KeyStore.create(site.folder / f"stranger-{len(list(site.folder.iterdir()))}")
+    path = site.repository.metadata_dir / "timestamp.json"
+    metadata = Metadata[Any].from_file(str(path))
+    metadata.signed.version += 1
+    metadata.signatures.clear()
+    for signer in stranger.signers("timestamp"):
+        metadata.sign(signer)
+    # The key id that root names over a signature that is not that key's.
+    document = json.loads(metadata.to_bytes())
+    root = Metadata[Any].from_bytes(site.repository.root_bytes()).signed
+    document["signatures"][0]["keyid"] = root.roles["timestamp"].keyids[0]
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def _foreign(site: Site) -> None:
+    """Rightly signed, newest of all, but made for another board."""
+    repository = site.repository
+    index = max(repository.indices(BOARD)) + 1
+    image: Path = repository.target_path(BOARD, index - 1)
+    path = app_path(BOARD, index)
+    custom = {
+        "board": "OTHER",
+        "kind": "app",
+        "index": index,
+        "version": "9.9.9",
+        "attempt": 0,
+        "min_runtime": 0,
+        "cohort": 100,
+        "abort": False,
+    }
+    entry = TargetFile.from_file(path, str(image), ["sha256"])
+    entry.unrecognized_fields["custom"] = custom
+    repository.targets.targets[path] = entry
+    repository.publish(refresh=("targets",))
+
+
+ATTEMPTS = (
+    Attempt("an older release, signed by the owner", ("below-floor",), _older),
+    Attempt("yesterday's metadata, replayed by the mirror", ("timestamp-rollback",), _replayed),
+    Attempt("a timestamp signed by a stranger", ("timestamp-threshold",), _wrongly_signed),
+    Attempt("a release made for another board", ("wrong-board",), _foreign),
+)

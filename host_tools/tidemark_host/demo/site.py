@@ -1,0 +1,261 @@
+"""One site on loopback: broker, gateway process, mirror, upstream reader, and a virtual board."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiomqtt
+
+from tidemark_host import protocol
+from tidemark_host.boardfile import Board, load_board
+from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.demo import images
+from tidemark_host.factory import factory_image
+from tidemark_host.gateway.broker import EmbeddedBroker, Mosquitto
+from tidemark_host.gateway.capture import Capture
+from tidemark_host.gateway.identity import GatewayIdentity
+from tidemark_host.gateway.service import DATABASE, INVENTORY
+from tidemark_host.gateway.update_server import UpdateServer
+from tidemark_host.gateway.view import GatewayView
+from tidemark_host.inventory import Inventory
+from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
+from tidemark_host.release import KeyStore, Repository, app_path
+from tidemark_host.romfs import build_image
+
+HOST = "127.0.0.1"
+BOARD = "VIRTUAL"
+_POLL_S = 0.05
+T = TypeVar("T")
+
+
+class Timeout(Exception):
+    """What a step waited for did not happen in its bound."""
+
+
+@dataclass
+class UpstreamReader:
+    """A consumer of what the gateway forwards, as a cloud would be; keeps what it was given."""
+
+    host: str
+    port: int
+    topic: str
+    messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                # A session that outlives the connection: what comes meanwhile waits in the broker.
+                async with aiomqtt.Client(
+                    self.host, self.port, identifier="demo-upstream", timeout=5
+                ) as client:
+                    await client.subscribe(self.topic, qos=1)
+                    async for message in client.messages:
+                        if isinstance(message.payload, bytes):
+                            self.messages.append(json.loads(message.payload))
+            except aiomqtt.MqttError:
+                await asyncio.sleep(0.1)
+
+
+class Site:
+    """`async with Site(folder) as site`: everything runs until the block ends."""
+
+    def __init__(self, folder: Path, broker: str = "embedded") -> None:
+        self.folder = folder
+        self.state = folder / "gateway"
+        self.state.mkdir(parents=True)
+        self.firmware = Path(__file__).parents[3] / "firmware"
+        boards = Path(__file__).parents[3] / "boards"
+        self.definition: Board = load_board(boards / BOARD / "board.toml")
+        self.broker = _broker(broker)
+        self.identity = GatewayIdentity.load_or_create(self.state)
+        self.inventory = Inventory(self.state / INVENTORY)
+        self.keylog = folder / "keylog.jsonl"
+        # Made afresh in each run: no key of the demo outlives it.
+        keys = KeyStore.create(folder / "keys")
+        self.repository = Repository.create(folder / "updates", keys)
+        self.mirror = UpdateServer(folder / "updates")
+        self.capture_path = folder / "capture.jsonl"
+        self.gateway_log = folder / "gateway.log"
+        self._gateway: asyncio.subprocess.Process | None = None
+        self._stack = AsyncExitStack()
+        self.id = ""
+        self.public = b""
+
+    # -- life
+
+    async def __aenter__(self) -> Self:
+        await self.broker.start()
+        self._stack.push_async_callback(self.broker.stop)
+        await self._stack.enter_async_context(self.mirror)
+        self.capture = await self._stack.enter_async_context(
+            Capture(HOST, self.broker.port, self.capture_path)
+        )
+        await self.start_gateway()
+        self._stack.push_async_callback(self.kill_gateway)
+        self.upstream = UpstreamReader(HOST, self.broker.port, f"site/{self.identity.id}/#")
+        self.upstream.start()
+        self._stack.push_async_callback(self.upstream.stop)
+        self.board = VirtualBoard(self.folder / "board")
+        self._stack.callback(self.board.close)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def start_gateway(self) -> None:
+        """Start the gateway as its own process and wait until it serves."""
+        with self.gateway_log.open("ab") as log:
+            self._gateway = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tidemark_host", "gateway"),
+                *("--state", str(self.state)),
+                *("--broker", f"{HOST}:{self.broker.port}"),
+                *("--keylog", str(self.keylog)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def kill_gateway(self) -> None:
+        """End the gateway as a power cut would: SIGKILL to its own process."""
+        process, self._gateway = self._gateway, None
+        if process and process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+
+    @property
+    def view(self) -> GatewayView:
+        """The gateway's committed state, read from its file by another process than it."""
+        return GatewayView(self.state / DATABASE)
+
+    # -- releases
+
+    def image(self, name: str, fault: str = "good", **settings: Any) -> Path:
+        """Build an application image named `name` with one fault of `images.FAULTS`."""
+        folder = images.overlay(self.folder / "source" / name, self.firmware / "agent", fault)
+        base = {"period_ms": 40, **settings}
+        return build_image([self.firmware / "agent", folder], base, self.folder / f"{name}.romfs")
+
+    def release(self, version: str, image: Path, *, board: str = BOARD) -> int:
+        """Sign and publish an image; returns its release index."""
+        index = self.repository.add(image, board=board, version=version)
+        self.repository.publish()
+        return index
+
+    # -- the board
+
+    def flash_and_provision(self, image: Path, version: str) -> Born:
+        """Make a factory image with this release in slot A, flash the board, provision it."""
+        index = self.release(version, image)
+        path = app_path(BOARD, index)
+        blank = factory_image(self.definition, self.repository.folder, path)
+        self.board.flash(blank)
+        self.board.power_on()
+        self.board.serial_log.wait_for("waits on this console")
+        link = LinkSettings(
+            HOST,
+            self.broker.port,
+            f"{self.mirror.url}/metadata/",
+            f"{self.mirror.url}/targets/",
+            update_s=2,
+            report_s=2,
+            keepalive_s=4,
+        )
+        with self.board.repl() as console:
+            born = begin(console)
+            anchors = Anchors(self.repository.root_bytes(), self.identity.public)
+            finish(console, anchors, link)
+        self.id, self.public = born.id, born.public
+        self.inventory.enroll(born.public, born.board, "demo")
+        self.board.reset()
+        return born
+
+    # -- looking on from outside
+
+    def readings(self) -> list[dict[str, Any]]:
+        """Return the readings that the gateway accepted for upstream, in their order."""
+        rows = self.view.upstream(self.id)
+        return [row for row in rows if row.get("kind") in ("telemetry", "backlog")]
+
+    def trials(self) -> list[tuple[int, str, str]]:
+        """Return (release index, outcome, reason) of each trial reported, oldest first."""
+        last = [event["last-trial"] for event in self.view.events(self.id, "trial")]
+        return [(index, outcome, reason) for index, _, outcome, reason in last]
+
+    def claims(self) -> dict[str, Any]:
+        """Return the last verified claims of the board."""
+        return self.view.claims(self.id)
+
+    def slot_bytes(self, slot: str, size: int, offset: int = 4096) -> bytes:
+        """Return what the flash chip holds in a slot (`slot_a`, `slot_b`)."""
+        return self.board.read_flash(self.definition.regions[slot].offset + offset, size)
+
+    def counters(self) -> list[tuple[int, int]]:
+        """Return the (epoch, seq) of every counted message that the wire saw from the board."""
+        seen: dict[bytes, tuple[int, int]] = {}
+        for message in self.capture.messages:
+            prefix, kind = message.topic.rsplit("/", 1)
+            if prefix == f"tm/1/{self.id}/up" and kind != "hello":
+                payload = protocol.open_envelope(message.payload).payload
+                epoch, seq = protocol.decode(payload)[:2]
+                seen[message.payload] = (epoch, seq)
+        return list(seen.values())
+
+
+async def until(
+    what: str, holds: Callable[[], T], timeout: float = 30.0, poll: float = _POLL_S
+) -> T:
+    """Wait until `holds` returns something true, and return that. Raises Timeout."""
+    end = time.monotonic() + timeout
+    while True:
+        value = await asyncio.to_thread(holds)
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Timeout(f"not within {timeout:.0f} s: {what}")
+        await asyncio.sleep(poll)
+
+
+def _broker(kind: str) -> EmbeddedBroker | Mosquitto:
+    if kind == "mosquitto":
+        from tidemark_host import toolchain
+
+        return Mosquitto(toolchain.mosquitto())
+    return EmbeddedBroker()
+
+
+def free_port() -> int:
+    """Return a loopback port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def clean(folder: Path) -> None:
+    """Remove a site's folder with all its keys."""
+    shutil.rmtree(folder, ignore_errors=True)
