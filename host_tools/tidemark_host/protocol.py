@@ -90,7 +90,7 @@ CODES: Final = (
 
 
 class Refused(Exception):
-    """A message that has no effect. `code`: one of `CODES`; `text`: for people, no peer's bytes."""
+    """A message without effect. `code`: one of `CODES`; `text`: for people, no peer's bytes."""
 
     def __init__(self, code: str, text: str = "") -> None:
         super().__init__(f"{code}: {text}" if text else code)
@@ -420,10 +420,9 @@ class Hello:
     claims: dict[int, Any]
 
     def encode(self) -> bytes:
-        return encode(
-            [PROTOCOL, SUITE, self.device, self.public, self.gateway, self.gateway_nonce]
-            + [self.boot_nonce, self.epoch, self.share, self.claims]
-        )
+        who: list[object] = [self.device, self.public, self.gateway]
+        boot: list[object] = [self.gateway_nonce, self.boot_nonce, self.epoch]
+        return encode([PROTOCOL, SUITE, *who, *boot, self.share, self.claims])
 
 
 def parse_hello(payload: bytes) -> Hello:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.parts import Site
+from tidemark_host.gateway.broker import EmbeddedBroker, Mosquitto
+from tidemark_host.toolchain import mosquitto
 
 
 @pytest.fixture
@@ -15,3 +18,16 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     yield made
     made.store.close()
+
+
+@pytest.fixture(params=["amqtt", "mosquitto"])
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedBroker | Mosquitto]:
+    made = EmbeddedBroker() if request.param == "amqtt" else Mosquitto(await to_thread(mosquitto))
+    async with made:
+        yield made
+
+
+@pytest.fixture
+async def private_broker() -> AsyncIterator[Mosquitto]:
+    async with Mosquitto(await to_thread(mosquitto)) as made:
+        yield made

@@ -113,7 +113,7 @@ class FleetDevice:
     # --- Down -------------------------------------------------------------------------------
 
     def take(self, topic: str, message: bytes) -> str:
-        """Take one message from the gateway; return its kind. Raises Refused if it does not hold."""
+        """Take one message from the gateway; return its kind. Raises Refused for a bad one."""
         kind = topic.rsplit("/", 1)[1]
         if kind == "welcome":
             self._take_welcome(message)

@@ -30,7 +30,6 @@ from tidemark_host.protocol import Refused
 POLICY_VERSION = 0  # no policy in force yet
 HELLO_BURST = 30  # verified hellos of one device at once, then one a second
 _TIME_LIFE_S = 60.0
-_RELOAD_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Core:
         self._after: list[Callable[[], None]] = []
         self._budgets: dict[str, _Budget] = {}
         self._times: dict[str, tuple[bytes, float, bytes]] = {}
-        self._reload_at = float("-inf")
+        self.failures = 0  # signed messages refused so far
 
     # --- verify.Lookup ----------------------------------------------------------------------
 
@@ -122,9 +121,13 @@ class Core:
         body = protocol.beacon(gateway, self.sessions.nonce)
         return Message(protocol.topic_beacon(gateway), body, retain=True)
 
-    def tick(self) -> list[Message]:
-        """Do what is due by time, about once a second; return what to send."""
+    def tick(self, dropped: Counter[tuple[str, str]] | None = None) -> list[Message]:
+        """Do what is due by time, about once a second; return what to send.
+
+        `dropped`: counts by (device id or "", code) of what never reached `handle`.
+        """
         self._reload()
+        self._counts.update(dropped or {})
         if self._counts:
             with self.store.transaction():
                 self.store.add_counts(self._counts, self._wall())
@@ -172,19 +175,23 @@ class Core:
 
     def _one(self, message: Message, out: list[Message]) -> None:
         name = message.topic[5:21]
+        refused: Refused | None = None
         try:
             device, kind, envelope = verify.admit(self, message.topic, message.payload)
             if kind == "hello":
                 self._hello(device, message.payload, envelope, out)
             else:
                 self._counted(verify.check_counted(self, device, kind, envelope), out)
-        except NoSession as refused:
-            self.count(name, refused.code)
-            if refused.ask and self.sessions.may_challenge(name, self._monotonic()):
+        except NoSession as error:
+            refused = error
+            if error.ask and self.sessions.may_challenge(name, self._monotonic()):
                 body = protocol.beacon(self.identity.id, self.sessions.nonce)
                 out.append(Message(protocol.topic_down(name, "challenge"), body))
-        except Refused as refused:
+        except Refused as error:
+            refused = error
+        if refused is not None:
             self.count(name, refused.code)
+            self.failures += message.payload[:1] == b"\xd2"
 
     # --- Effects ----------------------------------------------------------------------------
 
@@ -385,11 +392,7 @@ class Core:
         return token
 
     def _reload(self) -> bool:
-        """Read the inventory again if its file changed, but not too often."""
-        now = self._monotonic()
-        if now - self._reload_at < _RELOAD_S:
-            return False
-        self._reload_at = now
+        """Read the inventory again if its file changed: one stat, cheap enough for a stranger."""
         try:
             if not self.inventory.reload():
                 return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -31,7 +31,6 @@ class DeviceState:
 
     epoch: int | None
     boot_nonce: bytes
-    hello: bytes
     handshakes: int
     quarantined: float | None
     claims: dict[str, Any]
@@ -55,7 +54,7 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript((files(__package__) / "schema.sql").read_text())
+        self._db.executescript((files("tidemark_host.gateway") / "schema.sql").read_text())
         self._max_waiting = max_waiting
         self._keep_delivered = keep_delivered
         self._windows: OrderedDict[tuple[str, int, int], ReplayWindow] = OrderedDict()
@@ -69,7 +68,7 @@ class Store:
         self._db.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None]:
         """All or nothing: on an exception neither the file nor the cache has changed."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -115,15 +114,14 @@ class Store:
         """Return what is known; a device never seen has epoch None."""
         state = self._devices.get(device)
         if state is None:
-            row = self._db.execute(
-                "SELECT handshakes, quarantined, claims FROM devices WHERE id = ?", (device,)
-            ).fetchone() or (0, None, "{}")
-            epoch = self._db.execute(
-                "SELECT epoch, boot_nonce, hello FROM epochs WHERE device = ?"
-                " ORDER BY epoch DESC LIMIT 1",
-                (device,),
-            ).fetchone() or (None, b"", b"")
-            state = DeviceState(*epoch, row[0], row[1], json.loads(row[2]))
+            sql = "SELECT handshakes, quarantined, claims FROM devices WHERE id = ?"
+            row = self._db.execute(sql, (device,)).fetchone()
+            handshakes, quarantined, claims = row or (0, None, "{}")
+            sql = (
+                "SELECT epoch, boot_nonce FROM epochs WHERE device = ? ORDER BY epoch DESC LIMIT 1"
+            )
+            epoch, nonce = self._db.execute(sql, (device,)).fetchone() or (None, b"")
+            state = DeviceState(epoch, nonce, handshakes, quarantined, json.loads(claims))
             self._devices[device] = state
         return state
 

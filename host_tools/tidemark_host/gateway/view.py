@@ -63,10 +63,20 @@ class GatewayView:
         rows = self._rows("SELECT claims FROM devices WHERE id = ?", device)
         return json.loads(rows[0][0]) if rows else {}
 
-    def is_quarantined(self, device: str) -> bool:
-        """Say whether the device was quarantined (an operator may have cleared it since)."""
+    def accepted(self) -> int:
+        """Return how many messages were ever accepted for upstream."""
+        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'upstream'")
+        return rows[0][0] if rows else 0
+
+    def quarantined(self, device: str) -> float | None:
+        """Return when the device was quarantined; an operator may have cleared it since."""
         rows = self._rows("SELECT quarantined FROM devices WHERE id = ?", device)
-        return bool(rows and rows[0][0] is not None)
+        return rows[0][0] if rows else None
+
+    def seen(self, device: str) -> float | None:
+        """Return when the device last told its claims (Unix seconds)."""
+        rows = self._rows("SELECT claims_at FROM devices WHERE id = ?", device)
+        return rows[0][0] if rows else None
 
     def evidence(self, device: str) -> list[tuple[int, bytes]]:
         """Return (number of the first record, whole records) of each evidence message."""

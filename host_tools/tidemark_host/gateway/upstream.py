@@ -1,0 +1,81 @@
+"""Hands the queue upstream over MQTT: at least once, in order, from the store.
+
+A row is marked delivered after the upstream broker's PUBACK. A consumer keeps the first of each
+(device, epoch, index): a gateway that dies between PUBACK and mark sends a row again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import aiomqtt
+
+from tidemark_host.gateway.store import Row
+
+_BATCH = 64  # rows in flight
+_IDLE_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Upstream:
+    """One connection to the upstream broker, kept up; the store's calls are handed in."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        gateway: str,
+        rows: Callable[[int], Awaitable[list[Row]]],
+        delivered: Callable[[Sequence[int]], Awaitable[None]],
+    ) -> None:
+        """`rows(limit)`: those that wait, oldest first; `delivered(ids)`: marks them."""
+        self._host, self._port, self._gateway = host, port, gateway
+        self._rows, self._delivered = rows, delivered
+        self._more = asyncio.Event()
+
+    def wake(self) -> None:
+        """Say that there may be new rows."""
+        self._more.set()
+
+    async def run(self) -> None:
+        """Forward until cancelled; connect again with growing pauses."""
+        pause = 0.1
+        while True:
+            try:
+                async with aiomqtt.Client(
+                    self._host, self._port, timeout=5, max_inflight_messages=_BATCH
+                ) as client:
+                    client.pending_calls_threshold = _BATCH
+                    pause = 0.1
+                    await self._forward(client)
+            except aiomqtt.MqttError as error:
+                _log.warning("upstream %s:%d: %s", self._host, self._port, error)
+            await asyncio.sleep(pause)
+            pause = min(5.0, pause * 2)
+
+    async def _forward(self, client: aiomqtt.Client) -> None:
+        while True:
+            self._more.clear()
+            rows = await self._rows(_BATCH)
+            if not rows:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._more.wait(), _IDLE_S)
+                continue
+            # Started in this order on one connection, so they leave in this order. When it breaks,
+            # what went out before an acknowledged row had arrived too, and only comes twice.
+            results = await asyncio.gather(
+                *(client.publish(self._topic(row), row.body, qos=1) for row in rows),
+                return_exceptions=True,
+            )
+            pairs = list(zip(rows, results, strict=True))
+            await self._delivered([row.id for row, result in pairs if result is None])
+            for result in results:
+                if result is not None:
+                    raise result
+
+    def _topic(self, row: Row) -> str:
+        return f"site/{self._gateway}/{row.device}/{row.kind}"
