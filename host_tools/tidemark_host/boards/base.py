@@ -144,8 +144,8 @@ class Board(AbstractContextManager["Board", None], Protocol):
 
     def read_flash(self, start: int, size: int) -> bytes: ...
 
-    def repl(self) -> Repl:
-        """Open the console's raw REPL by mpremote's own transport."""
+    def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
+        """Open the console's raw REPL by mpremote's own transport. Interrupts what runs there."""
         ...
 
     def close(self) -> None: ...

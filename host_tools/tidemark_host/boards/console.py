@@ -1,103 +1,84 @@
 """A board's serial console on the host: the log, a pty and a TCP port for the stock `mpremote`.
 
 What the board prints goes to all of them; what any of them sends goes to the board. Lines end in
-CR LF on the way out, as the C runtime of a real board has it.
+CR LF on the way out, as the C runtime of a real board has it. As on a serial line, what is said
+while nobody has the pty open is gone (but for the log).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import termios
-import threading
-import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable
 
-from tidemark_host.boards.base import BoardTimeout, Line
+from tidemark_host.boards.console_log import ConsoleLog
 
-LINES_MAX = 20_000  # lines the log keeps; older ones go
-_LINE_MAX = 4096  # bytes of a line; the rest starts a new one
+LOOK_S = 0.02  # how often to look whether somebody has opened the pty
 _CLIENTS_MAX = 4
-_CHUNK = 4096
+_CHUNK = 65536
+_QUEUE_MAX = 1 << 20  # bytes that wait for one who reads slowly; more, and all of them are lost
 
 
-class ConsoleLog:
-    """Lines with the time each was completed. Their numbers stay when old lines go."""
+class _Peer:
+    """One who reads and types: bytes out are queued, bytes in are handed to `receive`."""
 
-    def __init__(self) -> None:
-        self._lines: list[Line] = []
-        self._first = 0  # number of the oldest line kept
-        self._open = bytearray()
-        self._changed = threading.Condition()
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        fd: int,
+        receive: Callable[[bytes], None],
+        gone: Callable[[_Peer], None],
+    ) -> None:
+        self.fd = fd
+        self._selector = selector
+        self._receive = receive
+        self._gone = gone
+        self._queue = bytearray()
+        os.set_blocking(fd, False)
+        selector.register(fd, selectors.EVENT_READ, self._ready)
 
-    def __len__(self) -> int:
-        with self._changed:
-            return self._first + len(self._lines)
+    def write(self, data: bytes) -> None:
+        if len(self._queue) + len(data) > _QUEUE_MAX:
+            self._queue.clear()
+        self._queue += data
+        self._flush()
 
-    def __iter__(self) -> Iterator[Line]:
-        with self._changed:
-            return iter(list(self._lines))
+    def close(self) -> None:
+        """Leave the selector. The descriptor is its owner's to close."""
+        self._selector.unregister(self.fd)
 
-    def __getitem__(self, index: int) -> Line:
-        with self._changed:
-            if index < 0:
-                return self._lines[index]
-            if index < self._first:
-                raise IndexError(f"line {index} is no longer kept")
-            return self._lines[index - self._first]
+    def _ready(self) -> None:
+        try:
+            data = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            self._flush()
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._gone(self)
+            return
+        self._receive(data)
+        self._flush()
 
-    def add(self, data: bytes) -> None:
-        """Take what the board has printed."""
-        with self._changed:
-            for part in data.splitlines(keepends=True):
-                self._open += part
-                if part.endswith(b"\n") or len(self._open) >= _LINE_MAX:
-                    self._end_line()
-            self._changed.notify_all()
-
-    def note(self, text: str) -> None:
-        """Add a line of the host's own, marked with `#`: power, resets, faults."""
-        with self._changed:
-            if self._open:
-                self._end_line()
-            self._lines.append(Line(time.monotonic(), f"# {text}"))
-            self._changed.notify_all()
-
-    def wait_for(self, text: str, timeout: float = 10.0, since: int = 0) -> Line:
-        """Return the first line from number `since` on that contains `text`, be it unfinished.
-
-        Raises BoardTimeout with the last lines of the log.
-        """
-        until = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                for line in self._lines[max(0, since - self._first) :]:
-                    since += 1
-                    if text in line.text:
-                        return line
-                since = max(since, self._first + len(self._lines))
-                if text in _decode(self._open):
-                    return Line(time.monotonic(), _decode(self._open))
-                left = until - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    break
-            last = "\n".join(line.text for line in self._lines[-15:])
-        raise BoardTimeout(f"no {text!r} on the console within {timeout} s; it ends in\n{last}")
-
-    def _end_line(self) -> None:
-        self._lines.append(Line(time.monotonic(), _decode(self._open)))
-        self._open.clear()
-        if len(self._lines) > LINES_MAX:
-            gone = len(self._lines) - LINES_MAX
-            del self._lines[:gone]
-            self._first += gone
-
-
-def _decode(data: bytes | bytearray) -> str:
-    return data.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    def _flush(self) -> None:
+        while self._queue:
+            try:
+                sent = os.write(self.fd, self._queue)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._queue.clear()  # gone: the next read says so
+                break
+            del self._queue[:sent]
+        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._queue else 0)
+        if self._selector.get_key(self.fd).events != want:
+            self._selector.modify(self.fd, want, self._ready)
 
 
 class Console:
@@ -108,15 +89,18 @@ class Console:
         self._selector = selector
         self._board: socket.socket | None = None
         self._last = 0  # the byte printed last
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave, termios.TCSANOW)
-        os.set_blocking(self._master, False)
-        self.path = os.ttyname(self._slave)
+        self._master, slave = os.openpty()
+        tty.setraw(slave, termios.TCSANOW)
+        self.path = os.ttyname(slave)
+        # Nobody holds the other end but those who use it: so it can be seen whether any do.
+        os.close(slave)
+        self._pty: _Peer | None = None
+        self._look = select.poll()
+        self._look.register(self._master, select.POLLHUP)
+        self._clients: dict[_Peer, socket.socket] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self._clients: list[socket.socket] = []
-        selector.register(self._master, selectors.EVENT_READ, self._from_pty)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def attach(self, board: socket.socket) -> None:
@@ -136,26 +120,31 @@ class Console:
         self._selector.unregister(board)
         board.close()
 
-    def flush(self) -> None:
-        """Drop what waits in the pty for a reader that never came."""
-        termios.tcflush(self._slave, termios.TCIFLUSH)
-
     def send(self, data: bytes) -> None:
         """Send to the board. What it has no room for is lost, as on a UART; so is all when off."""
         if self._board is not None:
             with contextlib.suppress(OSError):
                 self._board.send(data)
 
+    def look(self) -> bool:
+        """Find out whether the pty has been opened, and return it. Call every `LOOK_S`."""
+        if self._pty is None and not self._hung_up():
+            self._pty = _Peer(self._selector, self._master, self.send, self._drop_pty)
+        return self._pty is not None
+
     def close(self) -> None:
         """Close all ends."""
         self.detach()
-        self._selector.unregister(self._master)
-        self._selector.unregister(self._listener)
+        if self._pty is not None:
+            self._drop_pty(self._pty)
         for client in list(self._clients):
             self._drop(client)
+        self._selector.unregister(self._listener)
         self._listener.close()
         os.close(self._master)
-        os.close(self._slave)
+
+    def _hung_up(self) -> bool:
+        return any(events & select.POLLHUP for _, events in self._look.poll(0))
 
     def _from_board(self) -> None:
         board = self._board
@@ -167,7 +156,11 @@ class Console:
             if not data:
                 return
             self.log.add(data)
-            self._show(self._cook(data))
+            data = self._cook(data)
+            if self.look() and self._pty is not None:
+                self._pty.write(data)
+            for client in list(self._clients):
+                client.write(data)
 
     def _cook(self, data: bytes) -> bytes:
         out = bytearray()
@@ -178,20 +171,9 @@ class Console:
             self._last = byte
         return bytes(out)
 
-    def _show(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # nobody reads the pty: a serial line does not wait
-            os.write(self._master, data)
-        for client in list(self._clients):
-            try:
-                client.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop(client)
-
-    def _from_pty(self) -> None:
-        with contextlib.suppress(OSError):
-            self.send(os.read(self._master, _CHUNK))
+    def _drop_pty(self, peer: _Peer) -> None:
+        peer.close()
+        self._pty = None
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -199,27 +181,8 @@ class Console:
             if len(self._clients) >= _CLIENTS_MAX:
                 client.close()
                 return
-            client.setblocking(False)
-            self._clients.append(client)
-            self._selector.register(
-                client, selectors.EVENT_READ, lambda client=client: self._from_client(client)
-            )
+            self._clients[_Peer(self._selector, client.fileno(), self.send, self._drop)] = client
 
-    def _from_client(self, client: socket.socket) -> None:
-        if client not in self._clients:
-            return
-        try:
-            data = client.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self.send(data)
-        else:
-            self._drop(client)
-
-    def _drop(self, client: socket.socket) -> None:
-        self._clients.remove(client)
-        self._selector.unregister(client)
-        client.close()
+    def _drop(self, peer: _Peer) -> None:
+        peer.close()
+        self._clients.pop(peer).close()

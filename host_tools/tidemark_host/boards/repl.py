@@ -10,19 +10,22 @@ from mpremote.transport_serial import SerialTransport  # pyright: ignore[reportM
 
 from tidemark_host.boards.base import BoardError
 
+_READ_S = 0.2
+
 
 class Repl:
     """Code run on a board over its console. Entering it interrupts what runs there (Ctrl-C)."""
 
-    def __init__(self, console_path: str, soft_reset: bool = False) -> None:
+    def __init__(self, console_path: str, soft_reset: bool = False, timeout: float = 10.0) -> None:
         """Connect. `soft_reset`: begin with a clean heap, as `mpremote exec` does.
 
-        Raises BoardError `console` when no raw REPL answers.
+        Raises BoardError `console` when no raw REPL answers within `timeout` seconds.
         """
         self._transport: Any = None
         try:
-            self._transport = SerialTransport(console_path)
-            self._transport.enter_raw_repl(soft_reset=soft_reset)
+            # Without a time-out of its own mpremote waits for ever on a pty.
+            self._transport = SerialTransport(console_path, timeout=_READ_S)
+            self._transport.enter_raw_repl(soft_reset, timeout)
         except (TransportError, OSError) as error:
             self.close()
             raise BoardError("console", f"no raw REPL at {console_path}: {error}") from error

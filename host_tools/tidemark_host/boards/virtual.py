@@ -32,7 +32,8 @@ from tidemark_host.boards.base import (
     Reset,
     Violation,
 )
-from tidemark_host.boards.console import Console, ConsoleLog
+from tidemark_host.boards.console import LOOK_S, Console
+from tidemark_host.boards.console_log import ConsoleLog
 from tidemark_host.boards.hardware import LOG_MAX, Frame, FrameError, Frames, Hardware
 from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
 from tidemark_host.boards.repl import Repl
@@ -234,10 +235,9 @@ class VirtualBoard:
         """Type on the console."""
         self._do(lambda: self._console.send(data))
 
-    def repl(self, soft_reset: bool = False) -> Repl:
+    def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
-        self._do(self._console.flush)
-        return Repl(self.console_path, soft_reset)
+        return Repl(self.console_path, soft_reset, timeout)
 
     def close(self) -> None:
         """Switch off and leave nothing behind. A second call does nothing."""
@@ -305,9 +305,13 @@ class VirtualBoard:
 
     def _serve(self) -> None:
         while not self._closing:
-            for key, _ in self._selector.select(self._patience()):
+            patience = self._patience()
+            if self._state == _RUNNING and not self._console.look():
+                patience = LOOK_S if patience is None else min(patience, LOOK_S)
+            for key, _ in self._selector.select(patience):
                 # An earlier event of this round may have closed this one's socket.
-                if self._selector.get_map().get(key.fd) == key:
+                now = self._selector.get_map().get(key.fd)
+                if now is not None and now.data == key.data:
                     key.data()
             self._look_at_watchdog()
 
