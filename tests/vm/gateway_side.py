@@ -62,7 +62,7 @@ class Gateway:
         self.public = ed25519.public_key(seed)
         self.id = "".join("%02x" % b for b in hashlib.sha256(self.public).digest()[:8])
         self.random = fixed_random(b"gateway")
-        self.kid = b"\x05"
+        self.kid = self.next_kid = b"\x05"
         self.nonce = b"gw-nonce"
         self.seq = 0
 
@@ -80,6 +80,7 @@ class Gateway:
     def welcome(self, hello, change=None, seed=None):
         """The welcome to `hello`; `change(fields)` alters them before they are signed."""
         fields = self.read_hello(hello)
+        self.kid = self.next_kid
         scalar = self.random(32)
         body = [
             hashlib.sha256(hello).digest(),

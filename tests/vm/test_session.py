@@ -279,7 +279,7 @@ def test_commands_are_refused_typed():
 def test_new_welcome_ends_the_old_session():
     rig = Rig().ready()
     old = rig.gateway.ack(7, 4)
-    rig.gateway.kid = b"\x06"
+    rig.gateway.next_kid = b"\x06"
     rig.ready()
     refused(CryptoError, "cose-kid", rig.session.open, "ack", old)
     # Downward counters start anew, upward ones do not.

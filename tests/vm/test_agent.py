@@ -1,0 +1,490 @@
+# Connection and telemetry over real flash state and a gateway that may be slow, deaf or new.
+# Invariants I1 and I2 seen from the device: nothing lost, nothing sealed twice.
+
+import gateway_side
+import tidemark_board
+from agent.health import Checks
+from agent.telemetry import Telemetry
+from nor import NorFlash
+from tidemark import cbor, claims, cose
+from tidemark.connection import Connection
+from tidemark.counter import Counter
+from tidemark.errors import ConfigError, LinkError, SessionError, StateError
+from tidemark.evidence import Evidence
+from tidemark.flash import open_regions
+from tidemark.journal import Journal
+from tidemark.outbox import Outbox
+from tidemark.session import Session
+from tidemark.slots import Slots
+
+
+class Net:
+    """In the place of the link: hands each publish to the gateway model, loses what it is told."""
+
+    def __init__(self):
+        self.state = "up"
+        self.connects = 1
+        self.lost = 0
+        self.topics = []
+        self.inbox = []
+        self.sent = []  # (kind, message), in order
+        self.fails = 0  # how many publishes from now fail on the link
+        self.answer = None
+
+    def step(self):
+        pass
+
+    def subscribe(self, topic):
+        self.topics.append(topic)
+
+    def check_up(self):
+        if self.state != "up":
+            raise LinkError("down")
+
+    def publish(self, topic, payload):
+        self.check_up()
+        if self.fails:
+            self.fails -= 1
+            raise LinkError("timeout")
+        kind = topic.rsplit("/", 1)[-1]
+        self.sent.append((kind, payload))
+        if self.answer:
+            self.answer(kind, payload)
+
+    def receive(self):
+        return self.inbox.pop(0) if self.inbox else None
+
+    def count(self, kind):
+        return sum(1 for sent, _ in self.sent if sent == kind)
+
+
+class Port:
+    def __init__(self):
+        self.random = gateway_side.fixed_random(b"port")
+
+
+class Sensor:
+    number = 1
+
+    def __init__(self):
+        self.value = 0
+        self.broken = False
+
+    def read(self):
+        if self.broken:
+            raise OSError(5)
+        self.value += 1
+        return self.value
+
+
+class Board:
+    """What tidemark.base.Base is to its parts: the real ones, a clock and a net in our hands."""
+
+    def __init__(self, flash=None):
+        self.flash = flash or NorFlash(tidemark_board.FLASH_SIZE)
+        self.board = tidemark_board
+        self.port = Port()
+        self.now = 0
+        regions = open_regions(self.flash, tidemark_board.REGIONS)
+        self.journal = Journal(regions["journal"])
+        self.counter = Counter(regions["counter"])
+        self.evidence = Evidence(regions["evidence"])
+        self.outbox = Outbox(regions["outbox"])
+        for part in (self.evidence, self.journal, self.counter, self.outbox):
+            part.recover()
+        self.slots = Slots(self.journal)
+        self.slots.recover()
+        self.identity = gateway_side.Identity()
+        self.gateway = gateway_side.Gateway()
+        self.provisioning = self
+        self.gateway_id = self.gateway.id
+        self.session = Session(
+            self.identity, self.counter, self.gateway.id, self.gateway.public, self.port.random
+        )
+        self.link = Net()
+        self.link.answer = self._at_gateway
+        self.updates = None
+        self.cause = "power-on"
+        self.reason = ""
+        self.mode = "normal"
+        self.trial_reason = "ok"
+        self.records = []
+        self.deaf = False  # the gateway gets messages and acknowledges none
+        self.seen = []  # (kind, fields) that the gateway opened
+        self.connection = Connection(self)
+        self.sensor = Sensor()
+        self.telemetry = Telemetry(self, [self.sensor])
+
+    def uptime_ms(self):
+        return self.now
+
+    def record(self, code, detail="", kind=0):
+        self.records.append(code)
+
+    def down(self, kind, payload):
+        topic = "tm/1/" + self.identity.id + "/down/" + kind
+        self.link.inbox.append((topic, payload))
+
+    def beacon(self):
+        body = cbor.encode([self.gateway.id, self.gateway.nonce])
+        self.link.inbox.append(("tm/1/gw/" + self.gateway.id + "/beacon", body))
+
+    def challenge(self):
+        self.down("challenge", cbor.encode([self.gateway.id, self.gateway.nonce]))
+
+    def _at_gateway(self, kind, message):
+        if kind == "hello":
+            if not self.deaf:
+                self.down("welcome", self.gateway.welcome(message))
+            return
+        fields = self.gateway.open(kind, message)
+        self.seen.append((kind, fields))
+        if not self.deaf:
+            self.down("ack", self.gateway.ack(fields[0], fields[1]))
+
+    def steps(self, count=1, ms=20, send=True):
+        for _ in range(count):
+            self.now += ms
+            self.connection.step()
+            if send:
+                self.telemetry.send()
+
+    def ready(self):
+        self.beacon()
+        self.steps(60, send=False)
+        assert self.session.ready
+        return self
+
+    def readings(self):
+        """[(kind, creation epoch, index, value)] as the gateway saw them."""
+        return [
+            (kind, fields[2], fields[3], fields[4][1])
+            for kind, fields in self.seen
+            if kind in ("telemetry", "backlog")
+        ]
+
+
+def refused(family, code, call, *args):
+    try:
+        call(*args)
+    except family as e:
+        assert e.code == code, e.code
+        return
+    raise AssertionError("not refused: " + code)
+
+
+def test_says_hello_on_a_beacon_and_once():
+    board = Board()
+    assert board.link.topics == [
+        "tm/1/gw/" + board.gateway.id + "/beacon",
+        "tm/1/" + board.identity.id + "/down/+",
+    ]
+    board.steps(60)
+    assert board.link.sent == []
+    board.ready()
+    board.beacon()
+    board.gateway.nonce = b"nonce-02"
+    board.beacon()
+    board.steps(1000)
+    assert board.link.count("hello") == 1
+
+
+def test_hello_carries_the_claims():
+    board = Board().ready()
+    said = board.gateway.read_hello(board.link.sent[0][1])[9]
+    assert said[claims.UEID][0] == 1 and len(said[claims.UEID]) == 17
+    assert said[claims.HWMODEL] == tidemark_board.NAME.encode()
+    assert said[claims.BOOTSEED] == board.session.boot_nonce
+    assert said[claims.SLOTS] == [[0, 0, 0], [0, 0, 0]]
+    assert said[claims.TRUST_MARKS] == [0, 0, 0, 0] and said[claims.FLOOR] == 0
+    assert said[claims.RESET_CAUSE] == "power-on" and said[claims.MODE] == "normal"
+    assert said[claims.IMAGE_DIGEST] == b""
+    board.journal.raise_mark("root", 3, b"hash")
+    board.journal.raise_mark("timestamp", 9, b"", b"12345678")
+    said = claims.build(board)
+    assert said[claims.TRUST_MARKS] == [3, 9, 0, 0]
+
+
+def test_repeats_an_unanswered_hello_ever_more_seldom():
+    board = Board()
+    board.deaf = True
+    board.beacon()
+    at = []
+    for _ in range(20000):
+        before = board.link.count("hello")
+        board.steps(send=False)
+        if board.link.count("hello") > before:
+            at.append(board.now)
+    gaps = [later - sooner for sooner, later in zip(at, at[1:])]
+    for gap, least in zip(gaps, (10000, 20000, 40000, 60000, 60000)):
+        assert least <= gap <= least + 1040, gaps
+
+
+def test_answers_challenges_at_most_once_in_10_s():
+    board = Board().ready()
+    for _ in range(1500):
+        board.challenge()
+        board.steps(send=False)
+    assert 3 <= board.link.count("hello") <= 4
+    assert board.session.ready
+
+
+def test_beacons_and_challenges_that_are_not_ours_are_noted_and_ignored():
+    board = Board()
+    for bad in (
+        b"",
+        b"\xff",
+        cbor.encode([board.gateway.id, b"short"]),
+        cbor.encode(["0" * 16, b"12345678"]),
+        cbor.encode([board.gateway.id]),
+        bytes(65),
+    ):
+        board.down("challenge", bad)
+        board.down("welcome", bad)
+        board.down("time", bad)
+        board.down("ack", bad)
+        board.down("command", bad)
+        board.link.inbox.append(("tm/1/gw/" + board.gateway.id + "/beacon", bad))
+        board.link.inbox.append(("tm/1/other/down/ack", bad))
+    board.steps(200)
+    assert board.link.sent == []
+    assert len(board.records) == 6 * 6
+    assert "kind-unsupported" in board.records and "beacon-gateway" in board.records
+
+
+def test_readings_arrive_once_each_in_order_and_leave_the_outbox():
+    board = Board().ready()
+    for _ in range(50):
+        board.telemetry.sample()
+        board.steps()
+    board.steps(50)
+    assert board.readings() == [("telemetry", 1, n, n) for n in range(1, 51)]
+    assert len(board.outbox) == 0 and board.connection.idle
+    assert board.connection.last_ack_ms is not None
+
+
+def test_readings_of_former_boots_go_as_backlog_after_live_ones():
+    first = Board()
+    for _ in range(20):
+        first.telemetry.sample()
+    board = Board(first.flash).ready()
+    for _ in range(5):
+        board.telemetry.sample()
+    board.steps(100)
+    live = [found for found in board.readings() if found[0] == "telemetry"]
+    backlog = [found for found in board.readings() if found[0] == "backlog"]
+    assert live == [("telemetry", 2, n, n) for n in range(1, 6)]
+    assert backlog == [("backlog", 1, n, n) for n in range(1, 21)]
+    assert board.readings()[0][0] == "telemetry"
+    assert len(board.outbox) == 0
+
+
+def test_unacknowledged_readings_are_sealed_again_under_new_counters():
+    board = Board().ready()
+    board.deaf = True
+    for _ in range(10):
+        board.telemetry.sample()
+    board.steps(100)
+    assert len(board.readings()) == 10
+    board.steps(600)
+    # A gateway that does not answer gets one at a time.
+    assert 11 <= len(board.readings()) <= 12
+    board.deaf = False
+    board.steps(1200)
+    counters = [tuple(fields[:2]) for kind, fields in board.seen]
+    assert len(set(counters)) == len(counters)
+    assert sorted(set(found[2] for found in board.readings())) == list(range(1, 11))
+    assert len(board.outbox) == 0
+
+
+def test_new_session_hands_back_what_was_under_way():
+    board = Board().ready()
+    board.now = 12000  # past the pause between hellos
+    board.deaf = True
+    for _ in range(4):
+        board.telemetry.sample()
+    board.steps(10)
+    assert not board.connection.idle and len(board.readings()) == 4
+    board.deaf = False
+    board.gateway.next_kid = b"\x06"
+    board.challenge()
+    # Shorter than the 10 s after which an acknowledgement counts as lost.
+    board.steps(60, send=False)
+    assert board.link.count("hello") == 2 and board.connection.idle
+    board.steps(20)
+    assert len(board.outbox) == 0
+    assert sorted(set(found[2] for found in board.readings())) == [1, 2, 3, 4]
+
+
+def test_new_link_hands_back_what_was_under_way():
+    board = Board().ready()
+    board.deaf = True
+    board.telemetry.sample()
+    board.steps(5)
+    assert not board.connection.idle
+    board.deaf = False
+    board.link.connects += 1
+    board.steps(5)
+    assert len(board.outbox) == 0 and len(board.readings()) == 2
+
+
+def test_failed_publish_is_sent_again():
+    board = Board().ready()
+    board.link.fails = 1
+    for _ in range(3):
+        board.telemetry.sample()
+    board.steps(10)
+    assert [found[2] for found in board.readings()] == [1, 2, 3]
+    seqs = [fields[1] for _, fields in board.seen]
+    assert seqs == sorted(set(seqs)) and seqs[0] == 2 << 2
+
+
+def test_nothing_is_sealed_while_the_link_is_down():
+    board = Board().ready()
+    board.link.state = "down"
+    board.telemetry.sample()
+    board.steps(50)
+    refused(LinkError, "down", board.connection.send, "telemetry", [1])
+    board.link.state = "up"
+    board.steps(5)
+    assert [fields[1] for _, fields in board.seen] == [1 << 2]
+
+
+def test_messages_under_way_are_bounded():
+    board = Board().ready()
+    board.deaf = True
+    got = []
+    for n in range(32):
+        board.connection.send("telemetry", [1, n, {1: n}], lambda token, acked: got.append(token), n)
+    assert board.connection.room == 0
+    refused(
+        SessionError, "in-flight-full", board.connection.send, "telemetry", [1], got.append, 0
+    )
+    board.now += 10001
+    board.steps(20, send=False)
+    assert sorted(got) == list(range(32)) and board.connection.idle
+
+
+def test_each_message_gets_one_answer():
+    board = Board().ready()
+    answers = []
+    board.connection.send("telemetry", [1, 1, {1: 1}], lambda token, acked: answers.append(acked))
+    board.down("ack", board.gateway.ack(1, 1 << 2))
+    board.steps(5, send=False)
+    board.now += 20000
+    board.steps(20, send=False)
+    assert answers == [True]
+
+
+def test_report_comes_at_once_then_at_its_interval():
+    board = Board().ready()
+    for _ in range(100):
+        board.connection.report_when_due(1000)
+        board.steps(send=False)
+    assert board.link.count("report") == 2
+    assert board.connection.reports_acked == 2 and board.connection.first_ack_ms is not None
+    board.connection.report_soon()
+    board.connection.report_when_due(1000)
+    assert board.link.count("report") == 3
+    report = [message for kind, message in board.link.sent if kind == "report"][0]
+    assert cose.peek(report)[1] == cose.EDDSA
+
+
+def test_lost_report_is_sent_again_and_counts_as_unacknowledged():
+    board = Board().ready()
+    board.deaf = True
+    board.connection.report_when_due(60000)
+    board.steps(100, send=False)
+    board.connection.report_when_due(60000)
+    assert board.link.count("report") == 1 and board.connection.reports_acked == 0
+    board.now += 10000
+    board.steps(20, send=False)
+    board.connection.report_when_due(60000)
+    assert board.link.count("report") == 2
+
+
+def test_time_is_asked_for_in_a_report_and_given_once():
+    board = Board().ready()
+    connection = board.connection
+    assert connection.take_time_token() is None
+    connection.ask_time()
+    connection.report_when_due(60000)
+    said = board.seen[-1][1][2]
+    fields = [said[claims.TIME_NONCE], 1_700_000_000, board.gateway.id]
+    token = board.gateway.sign("time", board.identity.id, fields)
+    board.down("time", token)
+    board.down("time", token)
+    board.steps(3, send=False)
+    assert connection.take_time_token() == 1_700_000_000
+    assert connection.take_time_token() is None
+    # Asked for once: the next report does not.
+    connection.report_soon()
+    connection.report_when_due(60000)
+    assert claims.TIME_NONCE not in board.seen[-1][1][2]
+
+
+def test_counter_that_promises_nothing_says_nothing():
+    board = Board()
+
+    def worn():
+        raise StateError("counter-worn")
+
+    board.counter.open_epoch = worn
+    board.beacon()
+    board.telemetry.sample()
+    board.steps(200)
+    assert board.link.sent == [] and board.records.count("counter-worn") == 2
+    assert board.telemetry.complaint() == "outbox"
+
+
+def test_sampling_stops_at_the_set_number():
+    board = Board()
+    board.telemetry = Telemetry(board, [board.sensor], 3)
+    for _ in range(5):
+        board.telemetry.sample()
+    assert len(board.outbox) == 3
+
+
+def test_broken_sensor_is_a_complaint_not_a_crash():
+    board = Board()
+    board.sensor.broken = True
+    board.telemetry.sample()
+    assert board.telemetry.complaint() == "sensors" and len(board.outbox) == 0
+    board.sensor.broken = False
+    board.telemetry.sample()
+    assert board.telemetry.complaint() is None and len(board.outbox) == 1
+
+
+def test_stored_reading_that_cannot_be_sent_does_not_hold_up_the_rest():
+    board = Board().ready()
+    board.outbox.add(1, 100, b"\xff")
+    board.telemetry.sample()
+    board.steps(10)
+    assert len(board.readings()) == 1 and len(board.outbox) == 0
+
+
+def test_health_names_the_first_complaint():
+    checks = Checks()
+    assert checks.reason() is None
+    checks.add(lambda: None)
+    checks.add(lambda: "second")
+    checks.add(lambda: "third")
+    assert checks.reason() == "second"
+    for _ in range(13):
+        checks.add(lambda: None)
+    refused(ConfigError, "checks", checks.add, lambda: None)
+
+
+def test_app_gives_tasks_that_store_and_send():
+    from agent import app
+
+    board = Board().ready()
+    board.settings = {"period_ms": 5, "readings_max": 0}
+    tasks = app.tasks(board)
+    assert [task.name for task in tasks] == ["sample", "send"]
+    for task in tasks:
+        task.step()
+    board.steps(3, send=False)
+    assert app.health(board) is None
+    kind, fields = board.seen[-1]
+    assert kind == "telemetry" and fields[2:] == [1, 1, {1: 1, 2: 20.0}]
