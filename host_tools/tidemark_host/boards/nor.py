@@ -12,7 +12,10 @@ Power cuts: `plan_cut` makes the n-th operation from now fail. With `weak=True` 
 interrupted operation touched have no value of their own from then on: `power_up` gives them one for
 the boot that starts, another one for the next, until they are programmed again with the same bytes
 or erased. Different bytes over weak ones succeed and read back, and leave the cells weak: just what
-makes such a write treacherous on the chip.
+makes such a write treacherous on the chip. A cut-off erase is taken to move cells towards 0xFF
+only, so that bytes which still read and are programmed again stay. With `hard=True` it also
+disturbs blank cells, as chips that program a sector before erasing it do, and only another erase
+mends the sector.
 """
 
 # Readings of weak cells, one a boot for each interrupted operation.
@@ -60,6 +63,7 @@ class NorFlash:
         sector: int = 4096,
         page: int = 256,
         weak: bool = False,
+        hard: bool = False,
     ) -> None:
         if isinstance(buf, int):
             size = buf
@@ -76,7 +80,8 @@ class NorFlash:
         self.programs = 0
         self.erases = 0
         self.erase_counts = [0] * (self.size // sector)
-        self._with_weak = weak
+        self._with_weak = weak or hard
+        self._hard = hard
         # address of a weak byte: (old, new, number of the interrupted operation)
         self._weak: "dict[int, tuple[int, int, int]]" = {}
         self._cut_at = -1
@@ -220,7 +225,7 @@ class NorFlash:
                 continue
             self._buf[addr + i] = want
             weak = self._weak.get(addr + i)
-            if weak and weak[1] == want:
+            if weak and (weak[1] == want or weak[0] == want and not self._hard):
                 del self._weak[addr + i]
             elif weak:
                 self._weak[addr + i] = (weak[0], want, weak[2])
@@ -248,8 +253,13 @@ class NorFlash:
         count = self.sector // 2 if self._cut_bytes < 0 else self._cut_bytes
         for i in range(self.sector):
             if self._with_weak:
-                old = self._weak.get(addr + i, (0xFF, self._buf[addr + i], 0))[1]
-                self._weak[addr + i] = (old, 0xFF, group)
+                before = self._weak.get(addr + i)
+                old = self._buf[addr + i]
+                if before:
+                    # What is programmed in part comes out of the erase as it may.
+                    old = before[0] if before[1] == 0xFF else before[1]
+                if old != 0xFF or self._hard:
+                    self._weak[addr + i] = (old, 0xFF, group)
             elif i < count:
                 self._buf[addr + i] = 0xFF
 
@@ -265,6 +275,6 @@ def _reading(reading: str, old: int, new: int, index: int, count: int) -> int:
         return new
     if reading == OLD:
         return old
-    # A chip clears all cells before it erases them: a blank one may read programmed meanwhile.
+    # Blank cells that an erase disturbed may read programmed.
     other = 0 if old == new == 0xFF else new
     return old ^ ((old ^ other) & _SCRAMBLE[index % 4])
