@@ -19,7 +19,7 @@ import pytest
 from tests.gateway.wire import Consumer, WireDevice, until
 from tidemark_host import protocol
 from tidemark_host.fleet.device import FleetDevice
-from tidemark_host.gateway.broker import EmbeddedBroker, Mosquitto
+from tidemark_host.gateway.broker import NO_DELAY, EmbeddedBroker, Mosquitto
 from tidemark_host.gateway.service import Gateway, GatewayConfig
 from tidemark_host.inventory import Inventory
 
@@ -103,7 +103,8 @@ async def test_junk_flood_does_not_stop_good_traffic(tmp_path: Path, broker: Bro
 
         async def flood() -> None:
             kinds = [*protocol.UP, "nonsense"]
-            async with aiomqtt.Client(broker.host, broker.port, timeout=10) as client:
+            address = (broker.host, broker.port)
+            async with aiomqtt.Client(*address, timeout=10, socket_options=NO_DELAY) as client:
                 client.pending_calls_threshold = 1000
                 n = 0
                 while not stop.is_set():

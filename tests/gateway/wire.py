@@ -12,6 +12,7 @@ import aiomqtt
 
 from tidemark_host import protocol
 from tidemark_host.fleet.device import FleetDevice
+from tidemark_host.gateway.broker import NO_DELAY
 from tidemark_host.protocol import Refused
 
 LIMIT_S = 15.0
@@ -33,7 +34,7 @@ class WireDevice:
         self._address = (host, port)
 
     async def __aenter__(self) -> Self:
-        self.client = aiomqtt.Client(*self._address, timeout=5, clean_session=True)
+        self.client = aiomqtt.Client(*self._address, timeout=5, socket_options=NO_DELAY)
         await self.client.__aenter__()
         await self.client.subscribe("tm/1/gw/+/beacon", qos=1)
         await self.client.subscribe(f"tm/1/{self.device.id}/down/+", qos=1)

@@ -23,6 +23,8 @@ from amqtt.errors import MQTTError
 from amqtt.session import Session
 
 HOST = "127.0.0.1"
+# Acknowledgements of QoS 1 would otherwise wait for the peer's delayed TCP acknowledgement.
+NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 MAX_PACKET = 64 * 1024  # bytes; both brokers drop what is larger
 _MAX_CONNECTIONS = 1000
 _START_S = 10.0
@@ -138,6 +140,7 @@ class Mosquitto:
             f"listener {self.port} {self.host}\n"
             "allow_anonymous true\n"
             "persistence false\n"
+            "set_tcp_nodelay true\n"
             f"message_size_limit {MAX_PACKET}\n"
             f"max_connections {_MAX_CONNECTIONS}\n"
             "max_queued_messages 10000\n"

@@ -24,7 +24,7 @@ from typing import Self, TypeVar
 
 import aiomqtt
 
-from tidemark_host.gateway.broker import EmbeddedBroker
+from tidemark_host.gateway.broker import NO_DELAY, EmbeddedBroker
 from tidemark_host.gateway.core import Core, Message
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.keylog import Keylog
@@ -154,6 +154,7 @@ class Gateway:
                     timeout=5,
                     max_queued_incoming_messages=MAC_QUEUE,
                     max_inflight_messages=_OUT_BATCH,
+                    socket_options=NO_DELAY,
                 ) as client:
                     client.pending_calls_threshold = 2 * _OUT_BATCH
                     await client.subscribe(_UP_FILTER, qos=1)
@@ -202,8 +203,10 @@ class Gateway:
             self._work.clear()
             wait = self._lanes.wait_s()
             if wait != 0.0:
+                # Not wait_for: in Python 3.11 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._work.wait()
                 if wait is None:
                     continue
             mac, signed = self._lanes.take(time.monotonic())

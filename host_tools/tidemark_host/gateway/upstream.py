@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import aiomqtt
 
+from tidemark_host.gateway.broker import NO_DELAY
 from tidemark_host.gateway.store import Row
 
 _BATCH = 64  # rows in flight
@@ -47,7 +48,11 @@ class Upstream:
         while True:
             try:
                 async with aiomqtt.Client(
-                    self._host, self._port, timeout=5, max_inflight_messages=_BATCH
+                    self._host,
+                    self._port,
+                    timeout=5,
+                    max_inflight_messages=_BATCH,
+                    socket_options=NO_DELAY,
                 ) as client:
                     client.pending_calls_threshold = _BATCH
                     pause = 0.1
@@ -62,8 +67,10 @@ class Upstream:
             self._more.clear()
             rows = await self._rows(_BATCH)
             if not rows:
+                # Not wait_for: in Python 3.11 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._more.wait(), _IDLE_S)
+                    async with asyncio.timeout(_IDLE_S):
+                        await self._more.wait()
                 continue
             # Started in this order on one connection, so they leave in this order. When it breaks,
             # what went out before an acknowledged row had arrived too, and only comes twice.
