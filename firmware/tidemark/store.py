@@ -1,11 +1,13 @@
 # Small files that may be lost, replaced atomically: the update metadata under /tuf on littlefs.
 
+import errno
 import os
 
 from tidemark.compat import const
 from tidemark.errors import StateError
 
 _MAX_NAME = const(120)
+_MAX_FILE = const(65536)  # what we write is smaller: metadata is bounded by tuf.Limits
 
 
 class Files:
@@ -23,11 +25,23 @@ class Files:
 
     def load(self, name):
         """The file's bytes, or None when it is not there or can't be read."""
+        path = self._path(name)
         try:
-            with open(self._path(name), "rb") as handle:
+            # Asked first: MicroPython allocates what a read may return, not what it returns.
+            if os.stat(path)[6] > _MAX_FILE:
+                return None
+            with open(path, "rb") as handle:
                 return handle.read()
         except OSError:
             return None
+
+    def remove(self, name):
+        """Deletes the file if there is one. Raises StateError("file-write")."""
+        try:
+            os.remove(self._path(name))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise StateError("file-write", "errno %d" % (error.errno or 0))
 
     def save(self, name, data):
         """Replaces the file. Raises StateError("file-write") with the former file kept."""

@@ -157,7 +157,8 @@ class TrustedSet:
         self.timestamp = None
         self.snapshot = None
         self.targets = {}  # role name: Metadata, "targets" and delegated ones
-        self.floors = {}  # "timestamp", "snapshot", "targets": least version, from the journal's marks
+        # "timestamp", "snapshot", "targets": least version, from the journal's marks
+        self.floors = {}
 
     # -- root, TUF 5.2 and 5.3
 
@@ -379,7 +380,8 @@ def _check_spec_version(text):
 def _check_root(signed):
     check_keys(signed.get("keys"))
     roles = signed.get("roles")
-    if not isinstance(roles, dict) or not isinstance(signed.get("consistent_snapshot", True), bool):
+    consistent = signed.get("consistent_snapshot", True)
+    if not isinstance(roles, dict) or not isinstance(consistent, bool):
         raise TrustError("metadata-shape", "root")
     for name in TOP_LEVEL:
         check_role(roles.get(name))

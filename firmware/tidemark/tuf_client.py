@@ -11,8 +11,8 @@ from tidemark.tuf import Limits, TrustedSet
 class Client:
     """Keeps one board's view of one repository.
 
-    store: `load(name)` -> bytes or None, `save(name, bytes)` atomically (`store.Files`). marks:
-    the journal; its `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that
+    store: `load(name)` -> bytes or None, `save(name, bytes)` atomically, `remove(name)`
+    (`store.Files`). marks: the journal; its `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that
     returns the file's bytes, or None where the repository has no such file; raises LinkError.
     provisioned: root.json's bytes. feed: called with no argument during long computations.
 
@@ -53,8 +53,15 @@ class Client:
             trusted.now = max(now, self.time_floor)
         trusted.finish_root()
         scope = trusted.scope()
+        rotated = False
         for key in ("timestamp", "snapshot", "targets"):
             trusted.floors[key] = self.marks.mark(key, scope)[0]
+            rotated = rotated or (not trusted.floors[key] and self.marks.get(key) is not None)
+        if rotated:
+            # TUF 5.3.11. Removed before any mark rises in the new scope: a later run could not
+            # tell any more that they belong to the old one.
+            self.store.remove("timestamp")
+            self.store.remove("snapshot")
         yield from self._refresh_timestamp(trusted, scope)
         yield from self._refresh_snapshot(trusted, scope)
         yield from self._refresh_targets(trusted, "targets", None)
@@ -128,16 +135,8 @@ class Client:
 
     # -- the other roles
 
-    def _load(self, name, scope):
-        """A stored timestamp or snapshot, unless the keys behind it were rotated since (TUF
-        5.3.11).
-        """
-        if self.marks.get(name) is not None and not self.marks.mark(name, scope)[0]:
-            return None
-        return self.store.load(name)
-
     def _refresh_timestamp(self, trusted, scope):
-        data = self._load("timestamp", scope)
+        data = self.store.load("timestamp")
         if data is not None:
             try:
                 trusted.update_timestamp(data, True)
@@ -156,7 +155,7 @@ class Client:
 
     def _refresh_snapshot(self, trusted, scope):
         current = False
-        data = self._load("snapshot", scope)
+        data = self.store.load("snapshot")
         if data is not None:
             try:
                 current = trusted.update_snapshot(data, True)
