@@ -1,0 +1,60 @@
+# Runs under real MicroPython: a link that sends back what it gets, and says what becomes of it.
+# argv: broker port, keepalive in s, packet id to start at, folders for sys.path.
+
+import os
+import sys
+
+PORT = int(sys.argv[1])
+KEEPALIVE_S = int(sys.argv[2])
+PACKET_ID = int(sys.argv[3])
+sys.path[:] = sys.argv[4:] + [".frozen"]
+
+import socket  # noqa: E402
+
+from tidemark.compat import sleep_ms, ticks_diff, ticks_ms  # noqa: E402
+from tidemark.errors import LinkError  # noqa: E402
+from tidemark.link import Link  # noqa: E402
+
+
+def open_socket(host, port, timeout_s):
+    sock = socket.socket()
+    try:
+        sock.connect(socket.getaddrinfo(host, port)[0][-1])
+    except OSError:
+        sock.close()
+        raise LinkError("connect", "refused")
+    return sock
+
+
+def main():
+    link = Link(
+        open_socket, "127.0.0.1", PORT, "echo", os.urandom, keepalive_s=KEEPALIVE_S, wait_s=1
+    )
+    link._client.pid = PACKET_ID
+    link.subscribe("in/+")
+    state = "down"
+    waiting = None
+    quiet = ticks_ms()
+    while True:
+        link.step()
+        if link.state != state:
+            state = link.state
+            print(state, link.connects, link.error)
+            quiet = ticks_ms()
+        # A message is given up only when the broker has its echo.
+        waiting = waiting or link.receive()
+        if waiting and state == "up":
+            try:
+                link.publish("out/" + waiting[0][3:], waiting[1])
+                waiting = None
+            except LinkError:
+                continue
+            quiet = ticks_ms()
+        elif ticks_diff(ticks_ms(), quiet) > 4000:
+            print("quiet", link.connects)
+            quiet = ticks_ms()
+        else:
+            sleep_ms(1)
+
+
+main()
