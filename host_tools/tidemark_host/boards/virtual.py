@@ -11,9 +11,7 @@ import mmap
 import os
 import selectors
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -36,6 +34,7 @@ from tidemark_host.boards.console import LOOK_S, Console
 from tidemark_host.boards.console_log import ConsoleLog
 from tidemark_host.boards.hardware import LOG_MAX, Frame, FrameError, Frames, Hardware
 from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
+from tidemark_host.boards.processor import Processor
 from tidemark_host.boards.repl import Repl
 
 T = TypeVar("T")
@@ -81,12 +80,9 @@ class VirtualBoard:
         self._temporary = folder is None
         self._folder = folder or Path(tempfile.mkdtemp(prefix="tidemark-board-"))
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._argv = _argv(runtime)
-        self._paths = self._lay_code(code)
-        self._firmware = firmware
-        if firmware is not None:
-            self._paths.append(str(firmware.resolve()))
-        self._heap = heap
+        self._processor = Processor(
+            _argv(runtime), heap, self._folder, firmware, self._lay_code(code)
+        )
         self._auto_power = auto_power
         self.flash_path = self._folder / "flash.bin"
         self._map = _map_flash(self.flash_path, size)
@@ -95,7 +91,6 @@ class VirtualBoard:
         self._hardware = Hardware(self._new_nor(), unique_id or os.urandom(8))
         self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
         self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
-        self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._board_end: socket.socket | None = None  # of the console: it outlives a soft reset
         self._frames = Frames()
@@ -136,8 +131,7 @@ class VirtualBoard:
     @property
     def pid(self) -> int | None:
         """The process, while there is one."""
-        process = self._process
-        return process.pid if process else None
+        return self._processor.pid
 
     @property
     def resets(self) -> list[Reset]:
@@ -336,26 +330,7 @@ class VirtualBoard:
         if self._board_end is None:
             ours, self._board_end = socket.socketpair()
             self._console.attach(ours)
-        console = self._board_end.fileno()
-        control, theirs = socket.socketpair()
-        flash = os.open(self.flash_path, os.O_RDONLY)
-        try:
-            self._process = subprocess.Popen(
-                [*self._argv, "-X", f"heapsize={self._heap}", "-c", self._entry(theirs, flash)],
-                stdin=console,
-                stdout=console,
-                stderr=console,
-                pass_fds=(theirs.fileno(), flash),
-                cwd=self._folder,
-                env=self._environment(),
-            )
-        except OSError as error:
-            control.close()
-            raise BoardError("runtime", f"can't start {self._argv[0]}: {error}") from error
-        finally:
-            theirs.close()
-            os.close(flash)
-        control.setblocking(False)
+        control = self._processor.start(self._board_end.fileno(), self.flash_path)
         self._control = control
         self._frames = Frames()
         self._selector.register(control, selectors.EVENT_READ, self._requests)
@@ -365,19 +340,8 @@ class VirtualBoard:
             self.serial_log.note(cause)
         self._notify()
 
-    def _entry(self, control: socket.socket, flash: int) -> str:
-        call = f"unix.start({control.fileno()}, {flash}, {tuple(self._paths)!r})"
-        return f"from tidemark.port import unix; {call}"
-
-    def _environment(self) -> dict[str, str]:
-        path = f"{self._firmware.resolve()}:.frozen" if self._firmware else ".frozen"
-        return {"MICROPYPATH": path, "PATH": os.environ.get("PATH", "")}
-
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        self._processor.kill()
         control, self._control = self._control, None
         if control is not None:
             self._selector.unregister(control)
@@ -455,13 +419,8 @@ class VirtualBoard:
 
     def _hang(self, why: str) -> None:
         """The processor stopped. A chip would hang until its watchdog bites, and so does this."""
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+        how = self._processor.how_it_ended()
         self._kill()
-        code = process.returncode if process else 0
-        how = signal.Signals(-code).name if code < 0 else f"exit {code}"
         self.serial_log.note(f"process ended: {how} {why}".rstrip())
         self._state = _HUNG
         self._notify()
@@ -471,16 +430,16 @@ class VirtualBoard:
     def _new_nor(self) -> NorFlash:
         return NorFlash(memoryview(self._map), SECTOR, PAGE, self._weak)
 
-    def _lay_code(self, code: str | Mapping[str, str] | None) -> list[str]:
+    def _lay_code(self, code: str | Mapping[str, str] | None) -> Path | None:
         if code is None:
-            return []
+            return None
         files = {"main.py": code} if isinstance(code, str) else dict(code)
         files.setdefault("_boot.py", "")
         place = self._folder / "code"
         place.mkdir(exist_ok=True)
         for name, text in files.items():
             (place / name).write_text(text)
-        return [str(place.resolve())]
+        return place
 
 
 def _argv(runtime: Path | Sequence[str] | None) -> list[str]:
