@@ -7,7 +7,7 @@ import sys
 PORT = int(sys.argv[1])
 KEEPALIVE_S = int(sys.argv[2])
 PACKET_ID = int(sys.argv[3])
-sys.path[:] = sys.argv[4:] + [".frozen"]
+sys.path[:] = [*sys.argv[4:], ".frozen"]
 
 import socket  # noqa: E402
 
@@ -22,7 +22,7 @@ def open_socket(host, port, timeout_s):
         sock.connect(socket.getaddrinfo(host, port)[0][-1])
     except OSError:
         sock.close()
-        raise LinkError("connect", "refused")
+        raise LinkError("connect", "refused")  # noqa: B904 - MicroPython has no chaining
     return sock
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway_side import Counter, Identity, fixed_random
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tidemark.errors import TidemarkError
 from tidemark.session import Session
 

@@ -2,6 +2,7 @@
 # Invariants I1 and I2 seen from the device: nothing lost, nothing sealed twice.
 
 import gateway_side
+
 import tidemark_board
 from agent.health import Checks
 from agent.telemetry import Telemetry
@@ -215,7 +216,7 @@ def test_repeats_an_unanswered_hello_ever_more_seldom():
         board.steps(send=False)
         if board.link.count("hello") > before:
             at.append(board.now)
-    gaps = [later - sooner for sooner, later in zip(at, at[1:])]
+    gaps = [at[i + 1] - at[i] for i in range(len(at) - 1)]
     for gap, least in zip(gaps, (10000, 20000, 40000, 60000, 60000)):
         assert least <= gap <= least + 1040, gaps
 
@@ -355,7 +356,7 @@ def test_messages_under_way_are_bounded():
     board.deaf = True
     got = []
     for n in range(32):
-        board.connection.send("telemetry", [1, n, {1: n}], lambda token, acked: got.append(token), n)
+        board.connection.send("telemetry", [1, n, {1: n}], lambda token, _: got.append(token), n)
     assert board.connection.room == 0
     refused(
         SessionError, "in-flight-full", board.connection.send, "telemetry", [1], got.append, 0
@@ -386,7 +387,7 @@ def test_report_comes_at_once_then_at_its_interval():
     board.connection.report_soon()
     board.connection.report_when_due(1000)
     assert board.link.count("report") == 3
-    report = [message for kind, message in board.link.sent if kind == "report"][0]
+    report = next(message for kind, message in board.link.sent if kind == "report")
     assert cose.peek(report)[1] == cose.EDDSA
 
 

@@ -1,7 +1,8 @@
-# The link against a broker that misbehaves on purpose. Invariant I10: each wait and buffer bounded.
+# The link against a broker that misbehaves on purpose. Invariant I10: every wait has a bound.
 
 import mqtt_peer
 from mqtt_peer import Peer, open_socket, packet, publish, steady_random
+
 from tidemark.compat import sleep_ms, ticks_diff, ticks_ms
 from tidemark.errors import LinkError
 from tidemark.link import Link

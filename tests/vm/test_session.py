@@ -1,6 +1,7 @@
 # The device's half of a session. Invariants I1 (counters), I2 (replay), I10 (bounds).
 
 import gateway_side
+
 from tidemark import cbor, cose
 from tidemark.errors import CodecError, CryptoError, SessionError, StateError
 from tidemark.session import Session
