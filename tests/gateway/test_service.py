@@ -164,7 +164,7 @@ async def test_it_outlives_its_broker(tmp_path: Path, broker: Broker):
         await until(gateway.connected.is_set)
         async with WireDevice(device, broker.host, broker.port) as wire:
             for value in range(3, 6):
-                device.telemetry(value)
+                await wire.publish("telemetry", device.telemetry(value))
             await wire.deliver()
             await until(lambda: gateway.view.waiting() == 0)
         assert [r["reading"] for r in gateway.view.upstream(device.id)] == list(range(6))
@@ -183,7 +183,7 @@ async def test_upstream_may_be_away_and_misses_nothing(tmp_path: Path, private_b
         async with Consumer(private_broker.host, private_broker.port) as consumer:
             # Rows sent before the consumer came are the broker's affair: send one more.
             async with WireDevice(device, *gateway.broker) as wire:
-                device.telemetry(20)
+                await wire.publish("telemetry", device.telemetry(20))
                 await wire.deliver()
             await until(lambda: gateway.view.waiting() == 0)
             await until(lambda: 20 in consumer.readings(device.id))

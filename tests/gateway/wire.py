@@ -69,15 +69,13 @@ class WireDevice:
         await until(lambda: self.device.session is not None)
 
     async def deliver(self) -> None:
-        """Send what waits again and again until all of it is acknowledged."""
+        """Wait until all is acknowledged; send what waits again after each second."""
         async with asyncio.timeout(LIMIT_S):
             while self.device.unanswered:
+                with contextlib.suppress(TimeoutError):
+                    await until(lambda: not self.device.unanswered, 1.0)
                 for topic, message in self.device.waiting():
                     await self.client.publish(topic, message, qos=1)
-                for _ in range(25):
-                    if not self.device.unanswered:
-                        break
-                    await asyncio.sleep(0.02)
 
     async def telemetry(self, count: int) -> None:
         """Send readings 0..count-1 and wait until each is acknowledged."""
