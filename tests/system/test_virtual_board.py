@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tidemark_host import toolchain
-from tidemark_host.boards.base import BoardError, BoardTimeout
+from tidemark_host.boards.base import Board, BoardError, BoardTimeout
 from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, FrameError, Frames
 from tidemark_host.boards.virtual import PAGE, SECTOR, VirtualBoard
 
@@ -471,6 +472,40 @@ def test_log_lines_carry_the_time_they_were_printed(make: Maker) -> None:
     assert 0.2 < second.time - first.time < 2
     with pytest.raises(BoardTimeout, match="second"):
         board.serial_log.wait_for("third", timeout=0.05)
+
+
+def test_sockets_connect_wait_and_refuse_while_a_timer_ticks(make: Maker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        board = make(f"""
+            import select
+            port.start_timer(20, lambda _: None)
+            sock = port.open_socket("localhost", {port}, 5)
+            sock.setblocking(False)
+            sock.write(b"ping")
+            poller = select.poll()
+            poller.register(sock, select.POLLIN)
+            start = time.ticks_ms()
+            print("empty", poller.poll(300) == [], time.ticks_diff(time.ticks_ms(), start) >= 290)
+            sock.write(b"go on")
+            print("ready", len(poller.poll(5000)), sock.read(4))
+            attempt(port.open_socket, "127.0.0.1", 1, 2)
+            attempt(port.open_socket, "no.such.name.invalid", 1, 2)
+            print("end", len(port.random(32)), len(port.unique_id()))
+        """)
+        peer = server.accept()[0]
+        with peer:
+            board.serial_log.wait_for("empty True True")
+            peer.sendall(b"pong")
+            board.serial_log.wait_for("ready 1 b'pong'")
+        board.serial_log.wait_for("refused refused")
+        board.serial_log.wait_for("end 32 8", timeout=30)
+        assert any(line.text == "refused resolve" for line in board.serial_log)
+
+
+def test_it_has_all_of_the_shared_interface(make: Maker) -> None:
+    board: Board = make("print('here')")  # the type checker looks at signatures
+    assert board.serial_log.wait_for("here").text == "here"
 
 
 # -- cleaning up ----------------------------------------------------------------------------------
