@@ -339,7 +339,8 @@ def sign(key: Ed25519PrivateKey, external: bytes, payload: bytes) -> bytes:
     """Return a tagged COSE_Sign1 of `payload` (bytes)."""
     protected = encode({1: EDDSA})
     seal = key.sign(_to_be_sealed(EDDSA, protected, external, payload))
-    return bytes([0xC0 | SIGN1]) + encode([protected, {}, payload, seal])
+    unprotected: dict[int, bytes] = {}
+    return bytes([0xC0 | SIGN1]) + encode([protected, unprotected, payload, seal])
 
 
 def verify_mac(envelope: Envelope, key: bytes, external: bytes) -> None:

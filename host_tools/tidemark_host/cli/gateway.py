@@ -7,9 +7,9 @@ import json
 import logging
 import signal
 from pathlib import Path
-from typing import Any
 
-import rich_click as click
+import click
+import rich_click
 
 from tidemark_host.gateway.broker import BrokerError
 from tidemark_host.gateway.identity import IdentityError
@@ -20,23 +20,15 @@ from tidemark_host.inventory import InventoryError
 _PROGRESS_S = 2.0
 
 
-class Address(click.ParamType):
-    """host:port, as a pair."""
-
-    name = "host:port"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value  # pyright: ignore[reportUnknownVariableType]
-        host, _, port = str(value).rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r} is not host:port, such as 127.0.0.1:1883", param, ctx)
-        return host.strip("[]"), int(port)
+def _address(text: str) -> tuple[str, int]:
+    """Return "host:port" as a pair."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is not host:port, such as 127.0.0.1:1883")
+    return host.strip("[]"), int(port)
 
 
-@click.command()
+@click.command(cls=rich_click.RichCommand)
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -46,16 +38,27 @@ class Address(click.ParamType):
     help="Directory of the gateway's key, database and inventory.",
 )
 @click.option("--inventory", type=click.Path(dir_okay=False, path_type=Path), help="Other file.")
-@click.option("--broker", type=Address(), help="The devices' MQTT broker.")
+@click.option("--broker", type=_address, metavar="HOST:PORT", help="The devices' MQTT broker.")
 @click.option("--embedded-broker", is_flag=True, help="Start a broker on loopback instead.")
 @click.option("--embedded-port", type=click.IntRange(0, 65535), default=0, help="Its port.")
-@click.option("--upstream", type=Address(), help="Broker for what was accepted; default: same.")
+@click.option(
+    "--upstream",
+    type=_address,
+    metavar="HOST:PORT",
+    help="Broker for what was accepted; default: same.",
+)
 @click.option(
     "--updates",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory of the TUF repository to serve.",
 )
-@click.option("--listen", type=Address(), default="127.0.0.1:0", help="Where to serve it.")
+@click.option(
+    "--listen",
+    type=_address,
+    metavar="HOST:PORT",
+    default="127.0.0.1:0",
+    help="Where to serve it.",
+)
 @click.option(
     "--keylog",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
+import click
+import rich_click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,8 +20,10 @@ from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.inventory import Device, Inventory, InventoryError
 
+_COLUMNS = ("id", "nickname", "board", "state", "mode", "version", "seen")
 
-@click.command()
+
+@click.command(cls=rich_click.RichCommand)
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -61,8 +65,7 @@ def command(
         rows = [_row(device, view if known else None) for device in inventory]
     except sqlite3.Error as error:
         raise click.ClickException(f"{state / DATABASE} can't be read: {error}") from error
-    columns = ("id", "nickname", "board", "state", "mode", "version", "seen")
-    _show(rows, as_json, columns, lambda row: [str(row[c]) for c in columns])
+    _show(rows, as_json, _COLUMNS, lambda row: [str(row[name]) for name in _COLUMNS])
 
 
 def _row(device: Device, view: GatewayView | None) -> dict[str, Any]:
@@ -90,7 +93,12 @@ def _when(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...], cells: Any) -> None:
+def _show(
+    rows: list[dict[str, Any]],
+    as_json: bool,
+    columns: tuple[str, ...],
+    cells: Callable[[dict[str, Any]], list[str]],
+) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
