@@ -153,7 +153,7 @@ class Base:
         self._trial = None
         if self.mode == "trial":
             board = self.board
-            self._trial = Trial(board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.HEALTH_HEAP_FLOOR)
+            self._trial = Trial(board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.HEAP_FLOOR)
         self._delay_radio()
         supervisor = self.supervisor
         supervisor.on_health = self._first_health
@@ -215,6 +215,9 @@ class Base:
     def _judge(self, now):
         app_reason = self._app.health(self) if hasattr(self._app, "health") else None
         gc_free = gc.mem_free() if hasattr(gc, "mem_free") else 1 << 30
+        if gc_free < self.board.HEAP_FLOOR:
+            gc.collect()
+            gc_free = gc.mem_free()
         link_up = self.link.state == "up"
         verdict = self._trial.step(now, link_up, self.acknowledged, gc_free, app_reason)
         if verdict is None:

@@ -320,13 +320,12 @@ class Slots:
         self._states[slot] = CONFIRMED
         self.confirmed = slot
         self.crashes = 0
+        self._note_trial(slot, "confirmed", "ok")
         self._reset_trial()
-        release = self._releases[slot]
-        self.last_trial = [release.index, release.attempt, "confirmed", "ok"]
         self._save()
         self._raise_floor()
         self._prune_rejected()
-        return [("confirmed", release.version)]
+        return [("confirmed", self._releases[slot].version)]
 
     def fault(self, reason):
         """The running image failed in a way that was caught (crash, heap, health). Returns
@@ -383,14 +382,17 @@ class Slots:
         return self._end_trial(slot, STAGED, "inconclusive", reason)
 
     def _end_trial(self, slot, state, outcome, reason):
-        release = self._releases[slot]
+        self._note_trial(slot, outcome, reason)
         self._states[slot] = state
         self.trial_open = False
         if state != STAGED:
             self._reset_trial()
-        self.last_trial = [release.index, release.attempt, outcome, reason]
         self._save()
         return [(outcome, reason)]
+
+    def _note_trial(self, slot, outcome, reason):
+        release = self._releases[slot]
+        self.last_trial = [release.index, release.attempt, outcome, reason, self.retries + 1]
 
     def _prune_rejected(self):
         entries = self.rejected()

@@ -30,6 +30,7 @@ class Updates:
         self._state = _IDLE
         self._due = base.uptime_ms() + _FIRST_MS
         self._asked = 0
+        self._told = 0  # reports acknowledged before the last outcome was known
         self._run = None
         open_socket = base.port.open_socket
         client = tuf_client(base, base.provisioning.root, HttpClient(open_socket, metadata_url))
@@ -74,7 +75,7 @@ class Updates:
                 next(self._run)
             except StopIteration:
                 self._finish(now)
-        elif base.connection.idle or now >= self._due:
+        elif base.connection.reports_acked > self._told or now >= self._due:
             base.reset("update")
 
     def _finish(self, now):
@@ -86,9 +87,11 @@ class Updates:
             base.record("update", outcome)
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()
-        if outcome == "staged" and base.slots.retry_due:
+        # A trial that is repeated has its back-off to wait for: the base's report task does that.
+        if outcome == "staged" and base.slots.retry_due and not base.slots.retries:
             # The report of the outcome leaves first, but not for ever.
             self._state, self._due = _LEAVING, now + 5_000
+            self._told = base.connection.reports_acked
 
 
 def tuf_client(base, root, http=None):

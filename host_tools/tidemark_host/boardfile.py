@@ -39,8 +39,6 @@ _NUMBERS: tuple[tuple[str, str, str, int, int], ...] = (
     ("trial", "hold_ms", "TRIAL_HOLD_MS", 1, _MAX_MS),
     ("trial", "limit_ms", "TRIAL_LIMIT_MS", 1, _MAX_MS),
     ("trial", "backoff_ms", "TRIAL_BACKOFF_MS", 0, _MAX_MS),
-    ("trial", "power_boots", "TRIAL_POWER_BOOTS", 1, 255),
-    ("trial", "inconclusive_max", "TRIAL_INCONCLUSIVE_MAX", 1, 255),
     ("lease", "boot_ms", "LEASE_BOOT_MS", 1, _MAX_MS),
     ("lease", "repl_ms", "LEASE_REPL_MS", 1, _MAX_MS),
     ("health", "heap_floor", "HEAP_FLOOR", 0, MAX_FLASH),

@@ -66,6 +66,15 @@ def test_feeds_while_the_lease_holds_and_resets_with_its_reason_at_the_end():
     assert reasons.decode(port.marker) == "lease"
 
 
+def test_boot_lease_of_a_trial_ends_as_a_missed_deadline():
+    port, supervisor = supervised()
+    supervisor.lease(10000, "deadline")
+    port.now = 10000
+    supervisor.tick()
+    supervisor.tick()
+    assert port.fed == 0 and port.resets == 0 and reasons.decode(port.marker) == "deadline"
+
+
 def test_first_health_mark_ends_the_boot_lease():
     port, supervisor = supervised(Task("a", quiet, 10, 1000))
     supervisor.run_once()

@@ -11,9 +11,12 @@ _HANGS = """
 def tasks(base, _tasks=tasks):
     from tidemark.supervisor import Task
 
+    answers = [1, 2, 3, 4, 5]
+
     def wait_for_sensor():
-        while base.uptime_ms() >= 0:  # the sensor never answers, and nobody gave up
+        while not answers:  # the sensor has gone silent, and nobody gives up
             pass
+        answers.pop()
 
     return _tasks(base) + [Task("sensor", wait_for_sensor, 100, 1000)]
 """

@@ -101,6 +101,7 @@ class Site:
         self._stack = AsyncExitStack()
         self.id = ""
         self.public = b""
+        self.injected: set[bytes] = set()  # what the demo's attacker sent in the board's name
 
     # -- life
 
@@ -130,6 +131,7 @@ class Site:
 
     async def start_gateway(self) -> None:
         """Start the gateway as its own process and wait until it serves."""
+        begin = self.gateway_log.stat().st_size if self.gateway_log.exists() else 0
         with self.gateway_log.open("ab") as log:
             self._gateway = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tidemark_host", "gateway"),
@@ -140,6 +142,11 @@ class Site:
                 stdout=log,
                 stderr=log,
             )
+
+        def ready() -> bool:
+            return b"ready:" in self.gateway_log.read_bytes()[begin:]
+
+        await until("the gateway is ready", ready)
 
     async def kill_gateway(self) -> None:
         """End the gateway as a power cut would: SIGKILL to its own process."""
@@ -205,7 +212,7 @@ class Site:
     def trials(self) -> list[tuple[int, str, str]]:
         """Return (release index, outcome, reason) of each trial reported, oldest first."""
         last = [event["last-trial"] for event in self.view.events(self.id, "trial")]
-        return [(index, outcome, reason) for index, _, outcome, reason in last]
+        return [(index, outcome, reason) for index, _, outcome, reason, _ in last]
 
     def claims(self) -> dict[str, Any]:
         """Return the last verified claims of the board."""
@@ -220,7 +227,8 @@ class Site:
         seen: dict[bytes, tuple[int, int]] = {}
         for message in self.capture.messages:
             prefix, kind = message.topic.rsplit("/", 1)
-            if prefix == f"tm/1/{self.id}/up" and kind != "hello":
+            ours = prefix == f"tm/1/{self.id}/up" and message.payload not in self.injected
+            if ours and kind != "hello":
                 payload = protocol.open_envelope(message.payload).payload
                 epoch, seq = protocol.decode(payload)[:2]
                 seen[message.payload] = (epoch, seq)

@@ -68,6 +68,7 @@ async def attack(site: Site, show: Show) -> None:
     chance.shuffle(reordered)
     altered = [_flip(message, chance) for message in sent[-_COPIES:]]
     forged = [_forge(site, n) for n in range(_COPIES)]
+    site.injected.update(altered, forged)
     before = site.view.counts(site.id)
 
     def grown(*codes: str) -> int:
@@ -88,7 +89,7 @@ async def attack(site: Site, show: Show) -> None:
     count = len(site.readings())
     await until("the board goes on", lambda: len(site.readings()) > count)
     _check_once(site, show)
-    show.check(not site.view.is_quarantined(site.id), "gateway: the victim is not locked out")
+    show.check(site.view.quarantined(site.id) is None, "gateway: the victim is not locked out")
 
 
 async def power(site: Site, show: Show) -> None:
@@ -271,9 +272,7 @@ def _find_seed(site: Site, public: bytes) -> bytes | None:
 
 def _bytes(value: Any) -> bytes:
     """Return the bytes behind a value of claims, which are kept as JSON."""
-    if isinstance(value, dict):
-        value = value.get("hex", "")
-    return bytes.fromhex(value) if isinstance(value, str) else b""
+    return bytes.fromhex(value["bytes"]) if isinstance(value, dict) else b""
 
 
 def _with(claims: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
