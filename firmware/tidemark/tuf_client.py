@@ -12,9 +12,10 @@ class Client:
     """Keeps one board's view of one repository.
 
     store: `load(name)` -> bytes or None, `save(name, bytes)` atomically, `remove(name)`
-    (`store.Files`). marks: the journal; its `get`, `mark` and `raise_mark` are used. fetch(path, max_size): generator that
-    returns the file's bytes, or None where the repository has no such file; raises LinkError.
-    provisioned: root.json's bytes. feed: called with no argument during long computations.
+    (`store.Files`). marks: the journal; its `get`, `mark` and `raise_mark` are used. fetch(path,
+    max_size): generator that returns the file's bytes, or None where the repository has no such
+    file; raises LinkError. provisioned: root.json's bytes. feed: called with no argument during
+    long computations.
 
     A refused or interrupted run leaves files and marks of the roles that were verified before, and
     those only.

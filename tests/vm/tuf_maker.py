@@ -5,7 +5,6 @@
 import hashlib
 
 from nor import NorFlash
-
 from tidemark import canonjson, ed25519
 from tidemark.errors import LinkError, TidemarkError
 from tidemark.flash import Region
