@@ -7,13 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import rich_click as click
+import click
+import rich_click
 
 from tidemark_host.demo import site, steps
 from tidemark_host.demo.show import Failed, Show
 
 
-@click.command()
+@rich_click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep all files in this new folder.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuf.api.metadata import Metadata, TargetFile
+from tuf.api.metadata import Metadata
+from tuf.api.metadata import Targets as TufTargets  # pyright: ignore[reportPrivateImportUsage]
 
 from tidemark_host.demo.site import BOARD, Site
 from tidemark_host.release import KeyStore, Repository, app_path
@@ -100,9 +102,15 @@ def _foreign(site: Site) -> None:
         "cohort": 100,
         "abort": False,
     }
-    entry = TargetFile.from_file(path, str(image), ["sha256"])
-    entry.unrecognized_fields["custom"] = custom
-    repository.targets.targets[path] = entry
+    data = image.read_bytes()
+    entry = {
+        "length": len(data),
+        "hashes": {"sha256": hashlib.sha256(data).hexdigest()},
+        "custom": custom,
+    }
+    document = repository.targets.to_dict()
+    document["targets"][path] = entry
+    repository.targets.targets[path] = TufTargets.from_dict(document).targets[path]
     repository.publish(refresh=("targets",))
 
 

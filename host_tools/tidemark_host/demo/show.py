@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -50,7 +50,7 @@ class Show:
         self._begin = time.monotonic()
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
+    def step(self, title: str) -> Generator[None]:
         """One numbered step; an error in it is kept and ends the demo."""
         step = Step(len(self.steps) + 1, title)
         self.steps.append(step)

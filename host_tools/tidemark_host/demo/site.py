@@ -71,8 +71,7 @@ class UpstreamReader:
                 ) as client:
                     await client.subscribe(self.topic, qos=1)
                     async for message in client.messages:
-                        if isinstance(message.payload, bytes):
-                            self.messages.append(json.loads(message.payload))
+                        self.messages.append(json.loads(bytes(message.payload)))
             except aiomqtt.MqttError:
                 await asyncio.sleep(0.1)
 
@@ -236,13 +235,13 @@ class Site:
 
 
 async def until(
-    what: str, holds: Callable[[], T], timeout: float = 30.0, poll: float = _POLL_S
+    what: str, holds: Callable[[], T | None], timeout: float = 30.0, poll: float = _POLL_S
 ) -> T:
     """Wait until `holds` returns something true, and return that. Raises Timeout."""
     end = time.monotonic() + timeout
     while True:
         value = await asyncio.to_thread(holds)
-        if value:
+        if value is not None and value:
             return value
         if time.monotonic() > end:
             raise Timeout(f"not within {timeout:.0f} s: {what}")
