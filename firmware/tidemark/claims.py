@@ -4,6 +4,7 @@
 import gc
 
 from .compat import const
+from .errors import StateError
 
 UEID = const(256)
 HWMODEL = const(259)
@@ -35,7 +36,8 @@ _SW_NAME = "tidemark"
 def build(base):
     """Return the claims (dict) of this moment.
 
-    Marks are affirmed before they are told (design 5). Raises StateError when that fails.
+    Marks are affirmed before they are told: a torn one may be gone at the next boot. A journal
+    that can't affirm leaves them out, and a health of "journal".
     """
     import hashlib
 
@@ -52,17 +54,20 @@ def build(base):
         SWVERSION: release.version if release else "",
         IMAGE_DIGEST: release.digest if release else b"",
         SLOTS: slots.table(),
-        FLOOR: _mark(journal, "floor"),
-        TRUST_MARKS: [_mark(journal, role) for role in _ROLES],
         RESET_CAUSE: base.reason or base.cause,
         MODE: base.mode,
         EVIDENCE_HEAD: [number, head[:16]],
-        TIME_FLOOR: _mark(journal, "time"),
         OUTBOX: len(base.outbox),
         UPDATE: base.updates.outcome if base.updates else "none",
         OUTCOMES: [base.link.lost, base.evidence.gaps, base.outbox.dropped],
         HEALTH: base.trial_reason,
     }
+    try:
+        said[FLOOR] = _mark(journal, "floor")
+        said[TIME_FLOOR] = _mark(journal, "time")
+        said[TRUST_MARKS] = [_mark(journal, role) for role in _ROLES]
+    except StateError:
+        said[HEALTH] = "journal"
     if slots.last_trial:
         said[LAST_TRIAL] = slots.last_trial
     if hasattr(gc, "mem_free"):

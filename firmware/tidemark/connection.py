@@ -14,6 +14,7 @@ _HELLO_PAUSE_LAST_MS = const(60000)
 _HELLO_JITTER_MS = const(1000)
 _BEACON_MAX = const(64)
 _EXPIRE_MS = const(250)
+_REPORT_AGAIN_MS = const(1000)
 
 
 class Connection:
@@ -36,13 +37,14 @@ class Connection:
         self._nonce = None
         self._challenged = False
         self._hello_due = None
-        self._hello_not_before = 0
-        self._hello_pause = _HELLO_PAUSE_MS
+        self._hello_said = None  # uptime of the last one
+        self._hello_pause = 0
         self._in_flight = {}  # (epoch, seq): (on_ack, token, uptime at which it counts as lost)
         self._expire_due = 0
         self._report_due = 0
         self._report_in_flight = False
-        self._time_wanted = False
+        self._time_wanted = False  # the next report asks
+        self._time_open = False  # no answer yet
         self._time = None
         self.reports_acked = 0
         self.first_ack_ms = None
@@ -123,15 +125,17 @@ class Connection:
     def report(self, extra):
         """Send a report now: the base's claims with those of `extra` (dict). Returns whether the
         broker took it; an acknowledgement shows in `reports_acked`."""
-        if self._time_wanted:
-            extra = dict(extra)
-            extra[claims.TIME_NONCE] = self._session.want_time(self._base.uptime_ms())
+        now = self._base.uptime_ms()
+        asks = self._time_wanted
         body = claims.build(self._base)
         body.update(extra)
+        if asks:
+            body[claims.TIME_NONCE] = self._session.want_time(now)
         try:
-            self.send("report", [body], self._report_answered)
+            self.send("report", [body], self._report_answered, asks)
         except TidemarkError as e:
-            self._report_due = 0
+            # Not at once: a report costs a signature.
+            self._report_due = now + _REPORT_AGAIN_MS
             self._note(e, "report")
             return False
         self._time_wanted = False
@@ -141,7 +145,7 @@ class Connection:
     def ask_time(self):
         """Have the next report ask the gateway for the time; `take_time_token` has the answer."""
         self._time = None
-        self._time_wanted = True
+        self._time_wanted = self._time_open = True
         self._report_due = 0
 
     def take_time_token(self):
@@ -151,9 +155,10 @@ class Connection:
         self._time = None
         return seconds
 
-    def _report_answered(self, token, acked):
+    def _report_answered(self, asked, acked):
         self._report_in_flight = False
         if not acked:
+            self._time_wanted = self._time_wanted or (asked and self._time_open)
             self._report_due = 0
             return
         self.reports_acked += 1
@@ -170,7 +175,7 @@ class Connection:
                 self._take_nonce(payload, topic != self._beacon)
             elif topic == self._down + "welcome":
                 self._session.take_welcome(payload)
-                self._hello_pause = _HELLO_PAUSE_MS
+                self._hello_pause = 0
                 self._hello_due = None
                 self._challenged = False
                 # Sealed under keys that the gateway is about to drop.
@@ -178,6 +183,7 @@ class Connection:
                 self._report_due = 0
             elif topic == self._down + "time":
                 self._time = self._session.take_time(payload, self._base.uptime_ms())
+                self._time_open = False
             elif topic == self._down + kind:
                 epoch, seq = self._session.open(kind, payload)
                 self._acknowledge(epoch, seq)
@@ -201,8 +207,11 @@ class Connection:
         if gateway != self._gateway_id:
             raise SessionError("beacon-gateway", "from another gateway")
         if nonce != self._nonce:
+            # A gateway that has just come back is not kept waiting for a pause that grew before.
             self._nonce = nonce
-            self._hello_pause = _HELLO_PAUSE_MS
+            self._hello_pause = 0
+            if self._hello_due is not None:
+                self._hello_due = min(self._hello_due, self._next_hello(self._base.uptime_ms()))
         if challenge:
             self._challenged = True
 
@@ -234,17 +243,25 @@ class Connection:
         if self._session.ready and not self._challenged:
             return
         if self._hello_due is None:
-            jitter = int.from_bytes(self._base.port.random(2), "big") * _HELLO_JITTER_MS >> 16
-            self._hello_due = max(now, self._hello_not_before) + jitter
+            self._hello_due = self._next_hello(now)
         if now < self._hello_due:
             return
         self._hello_due = None
         self._challenged = False
         # Set before the work: whatever comes of it, the next one is not sooner.
-        self._hello_not_before = now + self._hello_pause
-        self._hello_pause = min(self._hello_pause * 2, _HELLO_PAUSE_LAST_MS)
+        self._hello_pause = min(
+            max(self._hello_pause * 2, _HELLO_PAUSE_MS), _HELLO_PAUSE_LAST_MS
+        )
+        self._hello_said = now
         try:
             hello = self._session.hello(self._nonce, claims.build(self._base))
             self._link.publish(self._up + "hello", hello)
         except TidemarkError as e:
             self._note(e, "hello")
+
+    def _next_hello(self, now):
+        """Return the uptime (ms) at which the next hello is due."""
+        jitter = int.from_bytes(self._base.port.random(2), "big") * _HELLO_JITTER_MS >> 16
+        if self._hello_said is not None:
+            now = max(now, self._hello_said + max(self._hello_pause, _HELLO_PAUSE_MS))
+        return now + jitter

@@ -216,7 +216,9 @@ class Link:
             # Only an answer shows a broker that works, not that it accepts before it hangs up.
             self._failures = 0
         if self._pinged is not None:
-            if ticks_diff(now, self._pinged) > self._wait_ms:
+            # Packets may be queued before the answer: then the peer is slow, or we are, not dead.
+            silent = ticks_diff(now, self._heard) > self._wait_ms
+            if silent and ticks_diff(now, self._pinged) > self._wait_ms:
                 raise LinkError("timeout", "ping without an answer")
         elif (
             ticks_diff(now, wire.last_write) >= self._ping_ms

@@ -238,7 +238,7 @@ class Wire:
     def _admit(self, first, size):
         """Refuse a packet by its first byte and remaining length (MQTT 3.1.1, 2.2)."""
         if not self._greeted:
-            if first != _CONNACK or size != 2:
+            if first != _CONNACK or size != 2 or self._head != 2:
                 raise LinkError("malformed", "no CONNACK")
             self._greeted = True
             return

@@ -7,7 +7,7 @@ import sys
 PORT = int(sys.argv[1])
 KEEPALIVE_S = int(sys.argv[2])
 PACKET_ID = int(sys.argv[3])
-sys.path[:] = [*sys.argv[4:], ".frozen"]
+sys.path[:] = sys.argv[4:] + [".frozen"]  # noqa: RUF005 - no [*x] in MicroPython
 
 import socket  # noqa: E402
 

@@ -221,6 +221,21 @@ def test_repeats_an_unanswered_hello_ever_more_seldom():
         assert least <= gap <= least + 1040, gaps
 
 
+def test_new_beacon_shortens_a_pause_that_grew():
+    board = Board()
+    board.deaf = True
+    board.beacon()
+    while board.link.count("hello") < 4:
+        board.steps(send=False)
+    # 40 s to go, but the gateway is back.
+    board.steps(600, send=False)
+    board.deaf = False
+    board.gateway.nonce = b"nonce-02"
+    board.beacon()
+    board.steps(52, send=False)
+    assert board.session.ready and board.link.count("hello") == 5
+
+
 def test_answers_challenges_at_most_once_in_10_s():
     board = Board().ready()
     for _ in range(1500):
@@ -422,6 +437,43 @@ def test_time_is_asked_for_in_a_report_and_given_once():
     connection.report_soon()
     connection.report_when_due(60000)
     assert claims.TIME_NONCE not in board.seen[-1][1][2]
+
+
+def test_question_for_the_time_in_a_lost_report_is_asked_again():
+    board = Board().ready()
+    board.deaf = True
+    board.connection.ask_time()
+    nonces = set()
+    for _ in range(2):
+        board.connection.report_when_due(60000)
+        nonces.add(board.seen[-1][1][2][claims.TIME_NONCE])
+        board.now += 10001
+        board.steps(20, send=False)
+    assert len(nonces) == 2
+
+
+def test_failed_report_is_not_signed_again_at_once():
+    board = Board().ready()
+    signed = []
+    sign = board.identity.sign
+    board.identity.sign = lambda message: signed.append(1) or sign(message)
+    board.link.fails = 1000
+    for _ in range(100):
+        board.connection.report_when_due(60000)
+        board.steps(send=False)
+    assert 2 <= len(signed) <= 3 and "timeout" in board.records
+
+
+def test_worn_journal_leaves_marks_out_of_the_claims():
+    board = Board()
+
+    def worn(key):
+        raise StateError("journal-worn")
+
+    board.journal.affirm = worn
+    board.ready()
+    said = board.gateway.read_hello(board.link.sent[0][1])[9]
+    assert said[claims.HEALTH] == "journal" and claims.FLOOR not in said
 
 
 def test_counter_that_promises_nothing_says_nothing():
