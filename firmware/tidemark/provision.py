@@ -8,7 +8,7 @@ from tidemark.compat import const
 from tidemark.errors import ConfigError, StateError, TidemarkError
 
 _BUNDLE_MAX = const(7168)
-_SLOT = const(0)
+_LEAVE_MS = const(500)  # for the console to take its answer
 
 _bundle = bytearray()
 
@@ -102,3 +102,9 @@ def _verify_slot(base, root):
     release = authorised_release(base, root, claimed)
     image.check(region, release)
     return release
+
+
+def leave():
+    """Ends the console's lease: the board resets into its image, with the reason "provisioned"."""
+    base = stage0.base
+    base.supervisor.lease(_LEAVE_MS, "provisioned")

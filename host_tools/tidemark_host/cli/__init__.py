@@ -23,6 +23,7 @@ class _Verbs(rich_click.RichGroup):
         if cmd_name not in self.list_commands(ctx):
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        module.command.name = cmd_name
         return module.command
 
 
