@@ -84,7 +84,7 @@ def littlefs_image(board: Board, files: dict[str, bytes]) -> bytes:
     """Return the region `vfs` with `files` (path: content), as the firmware's VfsLfs2 has it."""
     region = board.regions["vfs"]
     # Sizes as in firmware/tidemark/stage0.py; what is not named there is MicroPython's default.
-    filesystem = LittleFS(
+    filesystem: Any = LittleFS(
         block_size=board.sector,
         block_count=region.size // board.sector,
         read_size=32,
@@ -100,7 +100,7 @@ def littlefs_image(board: Board, files: dict[str, bytes]) -> bytes:
         with filesystem.open(path, "wb") as handle:
             handle.write(data)
     filesystem.unmount()
-    return bytes(cast("Any", filesystem.context).buffer)
+    return bytes(filesystem.context.buffer)
 
 
 def _place(flash: bytearray, region: Region, data: bytes) -> None:

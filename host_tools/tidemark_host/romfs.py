@@ -1,5 +1,8 @@
 """Application images: bytecode and settings in a ROMFS that a board mounts and runs in place."""
 
+# mpremote has no type annotations.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import json

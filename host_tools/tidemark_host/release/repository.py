@@ -140,7 +140,7 @@ class Repository:
         for role in ROLES:
             path = repository.path(role)
             try:
-                repository._metadata[role] = Metadata[Any].from_file(str(path))
+                repository._metadata[role] = Metadata[Any].from_bytes(path.read_bytes())
             except (OSError, DeserializationError) as error:
                 raise ReleaseError(
                     "no-repository",
@@ -382,7 +382,11 @@ class Repository:
                 metadata.sign(signer, append=True)
             data = metadata.to_bytes(JSONSerializer(compact=True))
             if role == "root" and len(data) > MAX_ROOT_SIZE:
-                raise ReleaseError("root-size", f"root.json has {len(data)} bytes: too many keys")
+                raise ReleaseError(
+                    "root-size",
+                    f"root.json has {len(data)} bytes, above {MAX_ROOT_SIZE}",
+                    "use fewer root keys or a lower threshold",
+                )
             if role == "targets" and len(data) > MAX_TARGETS_SIZE:
                 raise ReleaseError("targets-size", f"targets.json has {len(data)} bytes")
             name = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
@@ -468,7 +472,7 @@ def _read_image(path: Path) -> bytes:
 
 
 def _read_root(path: Path) -> Root:
-    return cast("Root", Metadata[Any].from_file(str(path)).signed)
+    return cast("Root", Metadata[Any].from_bytes(path.read_bytes()).signed)
 
 
 def _meta_file(files: Mapping[Path, bytes], published: Path) -> MetaFile:
