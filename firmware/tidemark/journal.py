@@ -1,14 +1,13 @@
 # CRC'd key/value log over raw sectors: boot control, trust marks, floors, credentials.
 # Layout and the reasons for each rule: docs/flash-state.md. In short:
-# - Two units (halves of the region); the valid header with the greatest generation names the
-#   current one. A header is a pure function of its generation, written last, and programmed again
-#   (affirmed) before the first write of a boot.
-# - Before a header is tried, a closing stamp says so. A unit with that stamp but no readable header
-#   is voided by a record in the other one before anything else is written: its header may come to
-#   light later, even out of an erase that was cut off.
-# - A unit is an array of blocks. A block is claimed (16 zero bytes) before a record goes into it, so
-#   that a torn record that reads blank later is never written over.
-# - The last valid record of a key counts. `affirm` appends a fresh copy before anybody relies on it.
+# - Two units, halves of the region, each an array of blocks. A block is claimed (16 zero bytes, read
+#   back) before a record goes into it, so that a torn record that reads blank later is never
+#   written over. The last valid record of a key counts; later ones rule over all before them.
+# - `affirm` appends a fresh copy of a recovered value before anybody relies on it.
+# - A full unit is rewritten to the other one. The change from A to B is a record in A's log, COMMIT,
+#   when B is complete: the log alone decides, so that no torn stamp can bring B back later. B's
+#   first record then is SETTLED; only when that is firm may A be erased.
+# - Birth never erases: an erase that was cut off can look complete, and no log can tell.
 
 import binascii
 import struct
@@ -27,9 +26,7 @@ _CLAIM = const(16)
 _ROOM = const(112)  # _BLOCK - _CLAIM
 _CLAIMED = b"\x00" * _CLAIM
 _STAMP = const(16)
-_CLOSING_OFF = const(16)
-_MAGIC_HEADER = const(0x544D4A31)  # "TMJ1"
-_MAGIC_CLOSING = const(0x544D4A63)  # "TMJc"
+_MAGIC = const(0x544D4A31)  # "TMJ1"
 _MAX_GENERATION = 0xFFFFFFFE
 
 # Record: kind, key length, value length, CRC-32 over generation, block and all the rest; key; value.
@@ -38,8 +35,14 @@ _RECORD_SIZE = const(8)
 _VALUE = const(0x56)
 _MARK = const(0x4D)
 _DELETED = const(0x44)
-_VOID = const(0x58)
-_VOID_KEY = "~void"
+# Records about the log itself, without a key of the user's.
+_SETTLED = const(0x53)  # this unit counts by itself
+_COMMIT = const(0x43)  # as the last record: the other unit, of the next generation, counts
+_ABORT = const(0x42)  # nothing; rules over a torn COMMIT before it
+_CONTROL = "~"
+_KINDS = (_VALUE, _MARK, _DELETED, _SETTLED, _COMMIT, _ABORT)
+# Blocks at a unit's end that only such records use: two for each COMMIT torn in a row, one to succeed.
+_MIN_RESERVE = const(7)
 # Blocks that may fail to take a record before the other unit is tried.
 _MAX_FAILURES = const(3)
 
@@ -56,55 +59,41 @@ class Journal:
     """
 
     def __init__(self, region, guard=None):
-        if region.sectors < 2 or region.sector % _BLOCK:
-            raise StateError("journal-region", "needs two sectors of whole blocks")
+        if region.sectors < 2 or region.sector % _BLOCK or region.sector < 11 * _BLOCK:
+            raise StateError("journal-region", "needs two sectors of at least eleven whole blocks")
         self._region = region
         self._guard = guard
         self._unit_sectors = region.sectors // 2
         self._blocks = self._unit_sectors * region.sector // _BLOCK
-        self._base = 0  # offset of the current unit
-        self._generation = 0
-        self._tail = 0  # first block behind everything that was ever written
-        self._settled = False  # header and void affirmed in this boot
-        self._void = 0  # greatest generation that a record here declares void
-        self._void_block = 0
-        self._hidden = False  # a claimed block without a valid record: a torn one may be there
-        self._index = {}  # key: (first block, kind, value length)
-        self._affirmed = set()
+        self._forget(0)
 
     # Reading
 
     def recover(self):
         """Find the current unit and index it. Writes nothing. Returns whether there was one."""
         size = self._blocks * _BLOCK
-        self._forget()
-        other = 0
+        current = committed = -1
+        best = 0
         for base in (0, size):
-            generation = self._stamp_at(base, _MAGIC_HEADER)
-            if generation > self._generation:
-                other = self._generation
-                self._generation = generation
-                self._base = base
-            elif generation:
-                other = generation
-        if not self._generation:
+            self._scan(base)
+            if self._settled and self._generation > best:
+                best = self._generation
+                current = base
+                committed = self._last[0] if self._last[1] == _COMMIT else -1
+        if current < 0:
+            self._forget(0)
             return False
-        if other:
-            # The older unit may know that the newer one must not count.
-            newest = self._generation
-            self._generation = other
-            self._base = size - self._base
-            self._scan()
-            if self._void >= newest:
-                return True
-            self._forget()
-            self._generation = newest
-            self._base = size - self._base
-        self._scan()
+        if committed >= 0 and self._header_at(size - current) == best + 1:
+            # Complete, but nothing in it says so yet: the COMMIT is made firm by the first write.
+            current = size - current
+        else:
+            committed = -1
+        self._scan(current)
+        self._commit = committed
         return True
 
     def is_blank(self):
-        """Return whether no unit was ever completed: nothing was ever acknowledged here."""
+        """Return whether the journal was never born: nothing was ever acknowledged here."""
         return not self._generation
 
     def keys(self):
@@ -133,6 +122,7 @@ class Journal:
 
         The first time in a boot a fresh copy is appended and read back, so that what is done on
         the strength of the value can't outlive it. A key written in this boot is firm already.
+        A blank journal stays blank, and None from it is not firm.
         Raises StateError `journal-worn`.
         """
         if key not in self._affirmed:
@@ -192,16 +182,18 @@ class Journal:
 
     # Inside
 
-    def _forget(self):
+    def _forget(self, base):
+        self._base = base  # offset of the current unit
         self._generation = 0
-        self._settled = False
-        self._forget_index()
-
-    def _forget_index(self):
-        self._index = {}
+        self._tail = 1  # first block behind everything that was ever written
+        self._last = (0, 0)  # block and kind of the last valid record
+        self._settled = 0  # block of the last SETTLED record
+        self._commit = -1  # block of the COMMIT in the other unit that this one rests on
+        self._firm = False  # what makes this unit the current one was affirmed in this boot
+        self._hidden = False  # a touched block without a valid record: a torn one may be there
+        self._open = False  # such a block lies behind the last valid record
+        self._index = {}  # key: (first block, kind, value length)
         self._affirmed = set()
-        self._hidden = False
-        self._void = self._void_block = 0
 
     def _set(self, key, kind, value):
         entry = self._index.get(key)
@@ -226,12 +218,10 @@ class Journal:
             # Until this has returned, nobody may take the key's value for firm.
             self._affirmed.discard(key)
             if not self._generation:
+                self._bear()
+            self._settle()
+            if not self._append(key, kind, value):
                 self._compact(key, kind, value)
-                self._settle()
-            else:
-                self._settle()
-                if not self._append(key, kind, value):
-                    self._compact(key, kind, value)
         except FlashError as error:
             raise StateError("journal-worn", error.code)
         finally:
@@ -240,8 +230,7 @@ class Journal:
         self._affirmed.add(key)
 
     def _limit(self):
-        # The last eighth of a unit is kept for void records: they may come when it is full.
-        return self._blocks - max(1, self._blocks // 8)
+        return self._blocks - max(_MIN_RESERVE, self._blocks // 8)
 
     def _capacity(self):
         # A unit that is all but full would be rewritten for each change.
@@ -256,23 +245,42 @@ class Journal:
                 total += _blocks_for(len(key), entry[2])
         return total
 
-    def _settle(self):
-        """Make firm, once a boot, what says that this unit is the current one.
+    def _bear(self):
+        """Make a unit the first one: where all is blank, else where an attempt was cut off.
 
-        The header may have been torn and read valid only today. The other unit may have a torn
-        header of a later generation that reads blank only today: it is declared void here.
+        The second unit first when its header can be read: a SETTLED may have been torn there, and
+        would rule over the first unit when it comes to light.
         """
-        if self._settled:
+        size = self._blocks * _BLOCK
+        second = self._header_at(size) == 2
+        if not second and self._header_at(0) != 1 and not self._region.is_blank(0, size):
+            if not self._region.is_blank(size, size):
+                raise StateError("journal-unborn", "erase the journal's region first")
+            second = True
+        base = size if second else 0
+        self._scan(base)
+        # Also where it reads valid: it may have been torn.
+        self._generation = 2 if second else 1
+        self._region.write_checked(base, _header(self._generation))
+        self._control(_SETTLED)
+
+    def _settle(self):
+        """Make firm, once a boot, what says that this unit is the current one."""
+        if self._firm:
             return
-        self._region.write_checked(self._base, _stamp(_MAGIC_HEADER, self._generation))
-        closing = self._stamp_at(self._other() + _CLOSING_OFF, _MAGIC_CLOSING)
-        if self._void:
-            void = struct.pack(">I", self._void)
-            self._write(self._base, self._generation, self._void_block, _VOID_KEY, _VOID, void)
-        if closing > self._generation and closing > self._void:
-            if not self._append(_VOID_KEY, _VOID, struct.pack(">I", closing)):
-                raise StateError("journal-worn", "no room to declare a unit void")
-        self._settled = True
+        if self._commit >= 0:
+            # Same bytes, same place, in the unit that decides.
+            other = self._other()
+            self._write(other, self._generation - 1, self._commit, _CONTROL, _COMMIT, b"")
+        if self._settled:
+            self._write(self._base, self._generation, self._settled, _CONTROL, _SETTLED, b"")
+        else:
+            self._control(_SETTLED)
+        self._firm = True
+
+    def _control(self, kind):
+        if not self._append(_CONTROL, kind, b""):
+            raise StateError("journal-worn", "no room for the log's own records")
 
     def _other(self):
         return self._blocks * _BLOCK - self._base
@@ -280,7 +288,7 @@ class Journal:
     def _append(self, key, kind, value):
         """Write a record at the tail; False when it does not fit or the blocks do not take it."""
         count = _blocks_of(key, value)
-        limit = self._blocks if kind == _VOID else self._limit()
+        limit = self._blocks if key == _CONTROL else self._limit()
         for _ in range(_MAX_FAILURES):
             block = self._tail
             if block + count > limit:
@@ -293,7 +301,7 @@ class Journal:
                     self._region.write_checked(self._at(self._base, block + i), _CLAIMED)
                 self._write(self._base, self._generation, block, key, kind, value)
             except FlashError as error:
-                self._hidden = True
+                self._hidden = self._open = True
                 if error.code != "readback":
                     raise
                 continue
@@ -303,22 +311,22 @@ class Journal:
 
     def _note(self, block, key, kind, value):
         """Keep in RAM where the record that is now the last of its key lies."""
-        if kind == _VOID:
-            self._void = struct.unpack(">I", value)[0]
-            self._void_block = block
-        else:
+        self._last = (block, kind)
+        self._open = False
+        if kind == _SETTLED:
+            self._settled = block
+        if key != _CONTROL:
             self._index[key] = (block, kind, len(value))
 
     def _compact(self, key, kind, value):
         """Write all live values, with `key` as told, to the other unit; its header comes last."""
-        # _settle has been here: nothing is erased on the strength of a header that may be gone
-        # tomorrow, nor while one in the place to be erased may come to light.
-        generation = max(self._generation, self._void) + 1
+        generation = self._generation + 1
         if generation > _MAX_GENERATION:
             raise StateError("journal-worn", "no generation is left")
+        if self._open:
+            # A COMMIT that was torn may come to light later: from now on it is not the last record.
+            self._control(_ABORT)
         base = self._other()
-        if not self._generation:
-            base, generation = self._birthplace()
         region = self._region
         for i in range(self._unit_sectors):
             # Even if it reads blank: an erase that was cut off can look complete.
@@ -337,24 +345,15 @@ class Journal:
             block = self._place(base, generation, block, other, other_kind, data)
             index[other] = (block, other_kind, len(data))
             block += _blocks_of(other, data)
-        region.write_checked(base + _CLOSING_OFF, _stamp(_MAGIC_CLOSING, generation))
-        region.write_checked(base, _stamp(_MAGIC_HEADER, generation))
-        self._settled = bool(self._generation)
-        self._forget_index()
-        self._base = base
+        region.write_checked(base, _header(generation))
+        self._control(_COMMIT)
+        self._forget(base)
         self._generation = generation
-        self._index = index
         self._tail = block
+        self._index = index
         self._affirmed = set(index)
-
-    def _birthplace(self):
-        """Return (offset, generation) of the first unit: where no header was ever tried."""
-        size = self._blocks * _BLOCK
-        for base, generation in ((0, 1), (size, 2)):
-            if not self._stamp_at(base + _CLOSING_OFF, _MAGIC_CLOSING):
-                return base, generation
-        # Cut off twice in the middle of a header. Nothing was ever kept here: the host erases it.
-        raise StateError("journal-unborn", "erase the journal's region before provisioning")
+        self._control(_SETTLED)
+        self._firm = True
 
     def _place(self, base, generation, block, key, kind, value):
         """Write a record at the first block from `block` on that takes it, and return that one."""
@@ -378,11 +377,13 @@ class Journal:
             at = self._at(base, block + i // _ROOM) + _CLAIM
             self._region.write_checked(at, record[i : i + _ROOM])
 
-    def _scan(self):
-        """Index the current unit: of each key the last valid record, past all that is not."""
-        block = self._tail = 1
+    def _scan(self, base):
+        """Index the unit at `base`: of each key the last valid record, past all that is not."""
+        self._forget(base)
+        self._generation = self._header_at(base)
+        block = 1
         while block < self._blocks:
-            if self._region.is_blank(self._at(self._base, block), _BLOCK):
+            if self._region.is_blank(self._at(base, block), _BLOCK):
                 block += 1
                 continue
             found = self._record_at(block)
@@ -391,7 +392,7 @@ class Journal:
                 self._note(block, key, kind, value)
                 block += _blocks_of(key, value)
             else:
-                self._hidden = True
+                self._hidden = self._open = True
                 block += 1
             self._tail = block
 
@@ -399,7 +400,7 @@ class Journal:
         """Return (key, kind, value) of a valid record that begins at `block`, or None."""
         at = self._at(self._base, block) + _CLAIM
         kind, klen, vlen, crc = struct.unpack(_RECORD, self._region.view(at, _RECORD_SIZE))
-        if kind not in (_VALUE, _MARK, _DELETED, _VOID) or not 0 < klen <= MAX_KEY or vlen > MAX_VALUE:
+        if kind not in _KINDS or not 0 < klen <= MAX_KEY or vlen > MAX_VALUE:
             return None
         if block + _blocks_for(klen, vlen) > self._blocks:
             return None
@@ -407,7 +408,7 @@ class Journal:
         if crc != _crc(self._generation, block, kind, klen, vlen, body):
             return None
         value = body[klen:]
-        if kind == _MARK and not _is_mark(value) or kind == _VOID and vlen != 4:
+        if kind == _MARK and not _is_mark(value):
             return None
         return str(body[:klen], "ascii"), kind, value
 
@@ -427,17 +428,17 @@ class Journal:
     def _at(self, base, block):
         return base + block * _BLOCK
 
-    def _stamp_at(self, off, magic):
-        """Return the generation of a valid stamp at `off`, 0 if there is none."""
-        stamp = self._region.view(off, _STAMP)
-        generation = struct.unpack_from(">I", stamp, 4)[0]
-        if not 0 < generation <= _MAX_GENERATION or stamp != _stamp(magic, generation):
+    def _header_at(self, base):
+        """Return the generation of a valid header at `base`, 0 if there is none."""
+        header = self._region.view(base, _STAMP)
+        generation = struct.unpack_from(">I", header, 4)[0]
+        if not 0 < generation <= _MAX_GENERATION or header != _header(generation):
             return 0
         return generation
 
 
-def _stamp(magic, generation):
-    head = struct.pack(">III", magic, generation, generation ^ 0xFFFFFFFF)
+def _header(generation):
+    head = struct.pack(">III", _MAGIC, generation, generation ^ 0xFFFFFFFF)
     return head + struct.pack(">I", binascii.crc32(head) & 0xFFFFFFFF)
 
 
@@ -456,7 +457,7 @@ def _blocks_of(key, value):
 
 
 def _check_key(key):
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY:
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or key == _CONTROL:
         raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
     for character in key:
         if not " " < character < "\x7f":

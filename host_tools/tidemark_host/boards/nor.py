@@ -22,7 +22,7 @@ mends the sector.
 OLD = "old"  # as if the operation had not begun
 NEW = "new"  # as if it had been completed
 JUNK = "junk"  # some bits this way, some that way
-MIXED = "mixed"  # the first half as completed, the second as not begun
+MIXED = "mixed"  # half as completed, half as not begun
 READINGS = (OLD, NEW, JUNK, MIXED)
 
 # Variants of a cut.
@@ -270,7 +270,8 @@ class NorFlash:
 
 def _reading(reading: str, old: int, new: int, index: int, count: int) -> int:
     if reading == MIXED:
-        reading = NEW if index * 2 < count else OLD
+        # Of an erase (its cells end as 0xFF) the first half stays: headers without their content.
+        reading = NEW if (index * 2 < count) == (new != 0xFF) else OLD
     if reading == NEW:
         return new
     if reading == OLD:
