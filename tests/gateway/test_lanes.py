@@ -43,6 +43,13 @@ def test_mac_traffic_keeps_its_order_and_never_waits_for_signatures():
     assert taken == [mac(n) for n in range(300)]
 
 
+def test_a_bad_signature_costs_mac_traffic_nothing():
+    lanes = Lanes()
+    lanes.failed(10_000)
+    lanes.put(mac(), everyone)
+    assert lanes.take(0.0) == ([mac()], [])
+
+
 def test_devices_take_turns():
     lanes = Lanes()
     for n in range(SIGNED_PER_DEVICE):

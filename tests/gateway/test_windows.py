@@ -15,22 +15,21 @@ from tidemark_host.gateway.windows import (
     Standing,
 )
 
-# Near, at the edge of, and far beyond the window, again and again.
-counters = st.one_of(
-    st.integers(1, 40),
-    st.integers(WIDTH - 3, WIDTH + 40),
-    st.integers(2 * WIDTH - 3, 2 * WIDTH + 3),
-    st.integers(1, 1 << 30),
+# From the highest so far: few slots of the ring, several turns of it, and now and then a leap.
+steps = st.one_of(
+    st.sampled_from([1, 2, 510, 511, 512, 513, WIDTH - 1, WIDTH, WIDTH + 1, 1 << 20]),
+    st.sampled_from([0, -1, -2, -511, -512, -513, 1 - WIDTH, -WIDTH, -1 - WIDTH]),
 )
 tags = st.sampled_from([b"\0\0\0\0\0\0\0\0", b"aaaaaaaa", b"aaaabbbb", b"bbbbbbbb"])
 
 
-@given(st.lists(st.tuples(counters, tags), max_size=60))
+@given(st.lists(st.tuples(steps, tags), max_size=60))
 def test_a_counter_is_new_at_most_once_and_known_within_the_window(
     seen: list[tuple[int, bytes]],
 ):
     window, model, top = ReplayWindow(), dict[int, bytes](), 0
-    for n, tag in seen:
+    for step, tag in seen:
+        n = max(1, top + step)
         if n <= top - WIDTH:
             expected = Standing.STALE
         elif n not in model:
@@ -46,21 +45,23 @@ def test_a_counter_is_new_at_most_once_and_known_within_the_window(
         assert window.top == top
 
 
-@given(st.lists(st.tuples(counters, tags), max_size=30), counters, tags)
-def test_a_look_up_changes_nothing(seen: list[tuple[int, bytes]], n: int, tag: bytes):
+@given(st.lists(steps, max_size=30), steps, tags)
+def test_a_look_up_changes_nothing(seen: list[int], step: int, tag: bytes):
     window = ReplayWindow()
-    for m, t in seen:
-        if window.standing(m, t) is Standing.NEW:
-            window.mark(m, t)
+    for step_up in seen:
+        n = max(1, window.top + step_up)
+        if window.standing(n, tag) is Standing.NEW:
+            window.mark(n, tag)
     before = window.to_bytes()
-    window.standing(n, tag)
+    window.standing(max(1, window.top + step), tag)
     assert window.to_bytes() == before
 
 
-@given(st.lists(counters.map(lambda n: n - 1), max_size=60))
-def test_a_reading_is_new_at_most_once(indices: list[int]):
+@given(st.lists(steps, max_size=60))
+def test_a_reading_is_new_at_most_once(seen: list[int]):
     window, model, top = ReadingWindow(), set[int](), -1
-    for index in indices:
+    for step in seen:
+        index = max(0, top + step)
         if index <= top - WIDTH:
             expected = Standing.STALE
         else:
@@ -94,3 +95,15 @@ def test_the_highest_creation_epochs_are_remembered_and_no_reading_is_new_twice(
 def test_what_is_no_window_is_refused(kind: type[ReplayWindow | ReadingWindow], data: bytes):
     with pytest.raises(ValueError, match="not a re"):
         kind.from_bytes(data)
+
+
+def test_a_skipped_counter_is_new_though_its_slot_was_used():
+    window = ReplayWindow()
+    for n in (1, 513, 1026):
+        window.mark(n, b"tag.")
+    # 1025 shares the slot of 1; the jump to 1026 passed over it.
+    assert window.standing(1025, b"tag.") is Standing.NEW
+    readings = ReadingWindow()
+    for index in (0, 512, 1025):
+        readings.mark(index)
+    assert readings.standing(1024) is Standing.NEW

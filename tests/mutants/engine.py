@@ -1,4 +1,4 @@
-"""Removes one rule at a time from a copy of the firmware and checks that a test notices.
+"""Removes one rule at a time from a copy of the code and checks that a test notices.
 
 A mutant counts as killed only when its tests run to a failed assertion or error in a test body: a
 module that does not import, a test that does not exist or a fixture that breaks prove nothing.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 FIRMWARE = REPO / "firmware"
+HOST = REPO / "host_tools"
 LIST = Path(__file__).with_name("mutants.toml")
 # Below the outer test's limit: a mutant that hangs is one that its test has to bound.
 LIMIT_S = 100
@@ -35,7 +36,10 @@ class MutantError(Exception):
 
 @dataclass(frozen=True)
 class Mutant:
-    """One removed rule: `old` in `file` (below firmware/) becomes `new`; `tests` must fail."""
+    """One removed rule: `old` in `file` becomes `new`; `tests` must fail.
+
+    `file` is below firmware/, or starts with "host_tools/".
+    """
 
     id: str
     rule: str
@@ -44,6 +48,11 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
     micropython: bool = False
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the rule is one of the host's, not the firmware's."""
+        return self.file.startswith("host_tools/")
 
     @property
     def invariant(self) -> str:
@@ -81,9 +90,9 @@ def load(path: Path = LIST) -> list[Mutant]:
     return mutants
 
 
-def mutate(mutant: Mutant, firmware: Path) -> None:
-    """Alter the copy `firmware` in place; MutantError unless `old` is there exactly once."""
-    path = firmware / mutant.file
+def mutate(mutant: Mutant, root: Path) -> None:
+    """Alter the copy below `root` in place; MutantError unless `old` is there exactly once."""
+    path = root / mutant.file
     if not path.is_file():
         raise MutantError(f"{mutant.id}: no file {mutant.file}")
     text = path.read_text()
@@ -100,12 +109,13 @@ def mutate(mutant: Mutant, firmware: Path) -> None:
     path.write_text(altered)
 
 
-def run_tests(mutant: Mutant, firmware: Path) -> Outcome:
-    """Run the mutant's tests against the folder `firmware`, up to the first failure."""
+def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
+    """Run the mutant's tests against two folders of code, up to the first failure."""
     with tempfile.TemporaryDirectory(prefix="tidemark-mutant-") as scratch:
         report = Path(scratch) / "report.xml"
         env = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
         env["TIDEMARK_FIRMWARE"] = str(firmware)
+        env["PYTHONPATH"] = str(host)
         env["PYTHONDONTWRITEBYTECODE"] = "1"
         if not mutant.micropython:
             env["TIDEMARK_INTERPRETERS"] = "cpython"
@@ -148,10 +158,16 @@ def check(mutant: Mutant) -> str:
     """Return the name of the first test that notices the mutant; MutantError if none does."""
     _check_baseline(mutant)
     with tempfile.TemporaryDirectory(prefix="tidemark-mutant-") as scratch:
-        firmware = Path(scratch) / "firmware"
-        shutil.copytree(FIRMWARE, firmware, ignore=shutil.ignore_patterns("__pycache__"))
-        mutate(mutant, firmware)
-        outcome = run_tests(mutant, firmware)
+        firmware, host = FIRMWARE, HOST
+        if mutant.is_host:
+            host = Path(scratch) / "host_tools"
+            shutil.copytree(HOST, host, ignore=shutil.ignore_patterns("__pycache__"))
+            mutate(mutant, Path(scratch))
+        else:
+            firmware = Path(scratch) / "firmware"
+            shutil.copytree(FIRMWARE, firmware, ignore=shutil.ignore_patterns("__pycache__"))
+            mutate(mutant, firmware)
+        outcome = run_tests(mutant, firmware, host)
     if outcome.broken:
         raise MutantError(f"{mutant.id}: its tests break instead of failing\n{outcome.output}")
     if not outcome.failed:

@@ -332,9 +332,7 @@ class Core:
             detail = {"epoch": epoch} | {k: named[k] for k in names if k in named}
             self.store.add_event(device.id, "boot", detail, now)
         trial = named.get("last-trial")
-        # The same outcome twice is news when a trial ran in between.
-        tried_again = before.get("mode") == "trial" and named.get("mode") != "trial"
-        if trial is not None and (trial != before.get("last-trial") or tried_again):
+        if trial is not None and trial != before.get("last-trial"):
             self.store.add_event(device.id, "trial", {"epoch": epoch, "last-trial": trial}, now)
         for name in ("update", "health"):
             if name in named and named[name] != before.get(name):
