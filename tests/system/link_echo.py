@@ -28,7 +28,7 @@ def open_socket(host, port, timeout_s):
 
 def main():
     link = Link(
-        open_socket, "127.0.0.1", PORT, "echo", os.urandom, keepalive_s=KEEPALIVE_S, wait_s=1
+        open_socket, "127.0.0.1", PORT, "echo", os.urandom, keepalive_s=KEEPALIVE_S, wait_s=3
     )
     link._client.pid = PACKET_ID
     link.subscribe("in/+")
@@ -51,7 +51,7 @@ def main():
                 continue
             quiet = ticks_ms()
         elif ticks_diff(ticks_ms(), quiet) > 4000:
-            print("quiet", link.connects)
+            print("quiet", link.connects, "dropped", link.dropped)
             quiet = ticks_ms()
         else:
             sleep_ms(1)
