@@ -323,9 +323,11 @@ class Journal:
         generation = self._generation + 1
         if generation > _MAX_GENERATION:
             raise StateError("journal-worn", "no generation is left")
+        # A COMMIT that was torn may come to light later: behind it stands a firm record.
         if self._open:
-            # A COMMIT that was torn may come to light later: from now on it is not the last record.
             self._control(_ABORT)
+        else:
+            self._write(self._base, self._generation, self._last[0], *self._record_at(self._last[0]))
         base = self._other()
         region = self._region
         for i in range(self._unit_sectors):
@@ -369,6 +371,7 @@ class Journal:
         raise FlashError("readback", "the unit takes no more")
 
     def _write(self, base, generation, block, key, kind, value):
+        """Program a record's blocks; harmless where the same record stands already."""
         name = key.encode()
         body = name + value
         crc = _crc(generation, block, kind, len(name), len(value), body)

@@ -105,8 +105,9 @@ class Outbox:
         if self._guard:
             self._guard(False)
         try:
+            last = self._serial + 1
             for _ in range(_MAX_FAILURES):
-                at = self._room(_aligned(len(body)))
+                at = self._room(_aligned(len(body)), last)
                 try:
                     self._region.write_checked(at, _record(epoch, index, body))
                 except FlashError as error:
@@ -187,12 +188,17 @@ class Outbox:
                 break
         return True
 
-    def _room(self, size):
-        """Return where `size` bytes go: into this boot's chunk, else into a newly claimed one."""
+    def _room(self, size, last):
+        """Return where `size` bytes go: into this boot's chunk, else into a newly claimed one.
+
+        Opens no sector beyond serial `last`: one bad reading may not cost all that waits.
+        """
         if self._at and self._at + size <= self._end:
             return self._at
         for _ in range(self._chunks + _MAX_FAILURES):
             if not self._serial or self._next_chunk >= self._chunks:
+                if self._serial >= last:
+                    break
                 at = self._open_sector()
             else:
                 at = self._base(self._serial) + self._next_chunk * self._chunk
