@@ -160,9 +160,9 @@ class Base:
         if app:
             for task in app.tasks(self):
                 supervisor.add(task)
-        supervisor.add(Task("link", self.connection.step, 0, _TASK_DEADLINE_MS))
+        supervisor.add(Task("link", self.connection.step, 5, _TASK_DEADLINE_MS))
         supervisor.add(Task("report", self._report_step, 100, _TASK_DEADLINE_MS))
-        supervisor.add(Task("update", self.updates.step, 0, _TASK_DEADLINE_MS))
+        supervisor.add(Task("update", self.updates.step, 10, _TASK_DEADLINE_MS))
         supervisor.add(Task("evidence", self._evidence_step, 1000, _TASK_DEADLINE_MS))
 
     def _delay_radio(self):

@@ -9,6 +9,7 @@ from tidemark.tuf_client import Client as TufClient
 from tidemark.updater import Updater
 
 _TIME_WAIT_MS = const(60_000)
+_SLICE_MS = const(20)
 _FIRST_MS = const(2_000)
 _RUNTIME_INDEX = const(1)  # of the runtime that this base is frozen into
 
@@ -72,7 +73,8 @@ class Updates:
                 self._state, self._due = _IDLE, now + self._period_ms
         elif self._state == _RUNNING:
             try:
-                next(self._run)
+                while base.uptime_ms() - now < _SLICE_MS:
+                    next(self._run)
             except StopIteration:
                 self._finish(now)
         elif base.connection.reports_acked > self._told or now >= self._due:
@@ -91,7 +93,8 @@ class Updates:
         if outcome == "staged" and base.slots.retry_due and not base.slots.retries:
             # The report of the outcome leaves first, but not for ever.
             self._state, self._due = _LEAVING, now + 5_000
-            self._told = base.connection.reports_acked
+            # A report that is under way was made before this outcome.
+            self._told = base.connection.reports_acked + base.connection.reporting
 
 
 def tuf_client(base, root, http=None):

@@ -55,6 +55,11 @@ async def test_console_stops_the_application_under_a_lease_that_feeds(site: Site
 
 async def test_raw_repl_boot_runs_no_application_and_starts_no_trial(site: Site) -> None:
     site.release("1.1.0", await asyncio.to_thread(site.image, "v2"))
+    await until(
+        "the download", lambda: any("/targets/" in path for path, _, _ in site.mirror.requests)
+    )
+    # Nobody acknowledges the report of the outcome: the board waits 5 s before it resets.
+    await site.kill_gateway()
     await asyncio.to_thread(site.board.serial_log.wait_for, "update staged", 30)
 
     def look() -> str:
