@@ -3,7 +3,15 @@
 from nor import BEFORE, TORN, NorFlash, PowerCut
 from tidemark.errors import StateError
 from tidemark.evidence import (
-    REMOTE, SECURITY, SIZE, SLOT, SYSTEM, Evidence, follows, is_valid, parse
+    REMOTE,
+    SECURITY,
+    SIZE,
+    SLOT,
+    SYSTEM,
+    Evidence,
+    follows,
+    is_valid,
+    parse,
 )
 from tidemark.flash import Region
 
@@ -39,7 +47,8 @@ def _chain_holds(ring):
 
 def test_record_holds_what_was_recorded():
     ring = _ring(_flash())
-    number = ring.add("trial-reject", b"0123456789abcdef", SLOT, 7, 0xFFFFFFFF, 123_456, "watchdog")
+    detail = b"0123456789abcdef"
+    number = ring.add("trial-reject", detail, SLOT, 7, 0xFFFFFFFF, 123_456, "watchdog")
     parts = parse(ring.read(number, 1))
     assert parts[:9] == (
         1, SLOT, "trial-reject", b"0123456789abcdef", 7, 0xFFFFFFFF, 123_400, "watchdog", True
@@ -155,11 +164,10 @@ def test_a_cut_at_any_operation_keeps_the_older_records():
                 kept = _records(ring)
                 erasing = prior % 8 == 0 and prior >= 24
                 flash.plan_cut(at, variant)
-                cut = False
                 try:
                     _ring(flash).add("last")
                 except PowerCut:
-                    cut = True
+                    pass
                 flash.no_cut()
                 ring = _ring(flash)
                 now = _records(ring)

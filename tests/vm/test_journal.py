@@ -111,8 +111,8 @@ def test_compactions_keep_everything_and_wear_both_halves_alike():
     kept = {}
     for i in range(120):
         journal = _journal(flash)
-        for key in kept:
-            assert journal.affirm(key) == kept[key]
+        for key, value in kept.items():
+            assert journal.affirm(key) == value
         key = "k" + str(i % 7)
         kept[key] = bytes([i]) * (i * 37 % 641)
         journal.put(key, kept[key])
@@ -266,6 +266,26 @@ def test_garbage_is_no_journal():
     for seed in range(8):
         flash = NorFlash(8192)
         for page in range(0, 8192, 256):
-            flash.program(page, bytes([(page // 256 * 37 + i * (seed + 1)) & 0x7F for i in range(256)]))
+            first = page // 256 * 37
+            flash.program(page, bytes([(first + i * (seed + 1)) & 0x7F for i in range(256)]))
         journal = _journal(flash)
         assert journal.is_blank() and journal.keys() == []
+
+
+def test_worn_records_are_noticed():
+    class Forgetful(NorFlash):
+        """Takes claims, but no longer whole records."""
+
+        tired = False
+
+        def program(self, addr, data):
+            if not self.tired or bytes(data).replace(b"\xff", b"").replace(b"\x00", b"") == b"":
+                NorFlash.program(self, addr, data)
+
+    flash = Forgetful(8192)
+    journal = _journal(flash)
+    journal.put("a", b"1")
+    flash.tired = True
+    assert _code(journal.put, "a", b"2") == "journal-worn"
+    flash.tired = False
+    assert _journal(flash).affirm("a") == b"1"
