@@ -60,17 +60,20 @@ class Updates:
         base = self._base
         now = base.uptime_ms()
         if self._state == _IDLE:
-            if now >= self._due and base.acknowledged and not base.slots.in_trial:
+            if now < self._due or base.slots.in_trial:
+                return
+            if base.acknowledged:
                 base.connection.ask_time()
                 self._asked = now
                 self._state = _ASKING
+            elif now >= self._due + self._period_ms:
+                self._begin(None)
         elif self._state == _ASKING:
             seconds = base.connection.take_time_token()
             if seconds is not None:
-                self._run = self.updater.run(seconds)
-                self._state = _RUNNING
+                self._begin(seconds)
             elif now - self._asked > _TIME_WAIT_MS:
-                self._state, self._due = _IDLE, now + self._period_ms
+                self._begin(None)
         elif self._state == _RUNNING:
             try:
                 while base.uptime_ms() - now < _SLICE_MS:
@@ -79,6 +82,11 @@ class Updates:
                 self._finish(now)
         elif base.connection.reports_acked > self._told or now >= self._due:
             base.reset("update")
+
+    def _begin(self, seconds):
+        """Starts a run; without the time (None) it only walks the root chain (design 7)."""
+        self._run = self.updater.run(seconds)
+        self._state = _RUNNING
 
     def _finish(self, now):
         base = self._base
