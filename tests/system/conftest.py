@@ -1,13 +1,16 @@
-"""A whole site on loopback for the system tests: broker, gateway process, mirror, board."""
+"""Boards for the system tests: alone with a test's own firmware, or within a whole site."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from tests.system.maker import Maker
+from tidemark_host import toolchain
 from tidemark_host.demo.site import Site, until
 
 
@@ -25,3 +28,16 @@ async def site(empty_site: Site) -> Site:
     await asyncio.to_thread(empty_site.flash_and_provision, image, "1.0.0")
     await until("the first report", lambda: empty_site.readings() and empty_site.claims())
     return empty_site
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Path:
+    return toolchain.runtime("VIRTUAL")
+
+
+@pytest.fixture
+def make(runtime: Path) -> Iterator[Maker]:
+    maker = Maker(runtime)
+    yield maker
+    for board in maker.boards:
+        board.close()
