@@ -161,3 +161,19 @@ def test_two_cuts_anywhere_break_no_promise(blocks: int, size: int, hard: bool) 
     readings = nor.READINGS if DEEPER else (nor.OLD, nor.NEW, nor.MIXED)
     flash = _flash(blocks, hard=hard)
     assert _explore(flash, Keys(steps, size), 3 + DEEPER, 2 + DEEPER, 4 + DEEPER, readings) > 100
+
+
+def test_a_torn_abort_does_not_bring_a_torn_commit_back() -> None:
+    """Three cuts, found by a deeper search: COMMIT, then ABORT, then the erase behind them."""
+    flash = _flash(11)
+    model = Keys("a")
+    model.boot(flash)
+    model.boot(flash)
+    for at, readings in ((5, {}), (2, {1: nor.MIXED}), (1, {1: nor.MIXED, 2: nor.NEW})):
+        flash.power_up(readings)
+        flash.plan_cut(at, nor.TORN)
+        with pytest.raises(nor.PowerCut):
+            model.boot(flash)
+    for last in nor.READINGS:
+        flash.power_up({1: nor.NEW, 2: nor.OLD, 3: last})
+        model.check(flash)
