@@ -3,7 +3,7 @@
 
 import gc
 
-from tidemark import cbor, identity, reasons
+from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
 from tidemark.errors import TidemarkError
@@ -15,17 +15,12 @@ from tidemark.slots import NONE, Slots
 from tidemark.supervisor import Task
 from tidemark.trial import Trial
 
-# Keys of the journalled link settings (CBOR map under "config").
-CONFIG_BROKER_HOST = const(1)
-CONFIG_BROKER_PORT = const(2)
-CONFIG_METADATA_URL = const(3)
-CONFIG_TARGETS_URL = const(4)
-CONFIG_UPDATE_S = const(5)
-CONFIG_REPORT_S = const(6)
-CONFIG_KEEPALIVE_S = const(7)
-
 _TASK_DEADLINE_MS = const(30_000)
 _RADIO_DELAY_MAX_MS = const(600_000)
+
+
+class BaseFault(Exception):
+    """The base itself can't start its link or updates: not the image's fault."""
 
 
 class Base:
@@ -56,7 +51,7 @@ class Base:
         self.why = ""
         self.identity = None
         self.provisioning = None
-        self.config = {}
+        self.config = None
         self.settings = {}
         self.link = self.session = self.connection = self.updates = None
         self._trial = None
@@ -71,11 +66,13 @@ class Base:
     def recover(self):
         """Recovers every part of the flash state, in an order in which evidence of a failure can
         be kept."""
-        self.evidence.recover()
+        try:
+            self.evidence.recover()
+        except TidemarkError as error:
+            print("tidemark: evidence", error.code)
         self.record("boot", self.reason or self.cause)
         self.journal.recover()
         self.counter.recover()
-        self.outbox.recover()
         self.identity = identity.load(self.journal)
         self.provisioning = identity.read_provisioning(self.regions["provisioning"])
         public = self.identity.public if self.identity else b""
@@ -83,9 +80,12 @@ class Base:
             self.safe = True
             self.record("state-lost", "")
             return
-        self.slots.recover()
+        # Before the slots: a board that cannot make out its slots can still say so.
         raw = self.journal.get("config")
-        self.config = cbor.decode(raw) if raw else {}
+        if raw:
+            self.config = config.check(cbor.decode(raw))
+        self.outbox.recover()
+        self.slots.recover()
 
     @property
     def unprovisioned(self):
@@ -111,22 +111,25 @@ class Base:
 
     # -- running
 
-    def start(self, app):
-        """Builds link, session and updates, and gives the supervisor its tasks. `app` is None in
-        rescue."""
-        if not self.identity or not self.provisioning:
-            # Nothing to say hello with: a person must come, so the lease is a person's.
-            self.supervisor.lease(self.board.LEASE_REPL_MS, "lease")
-            return
-        from tidemark import settings
+    def connect(self):
+        """Builds link, session and updates from known `settings`. Returns whether there is
+        somebody to say hello as. Raises BaseFault."""
+        if not self.identity or not self.provisioning or not self.config:
+            return False
+        try:
+            self._connect()
+        except Exception as error:  # whatever it is, the image did not do it
+            self.record("base-fault", type(error).__name__)
+            raise BaseFault(str(error))
+        return True
+
+    def _connect(self):
         from tidemark.connection import Connection
         from tidemark.link import Link
         from tidemark.session import Session
         from tidemark.updates import Updates
 
-        self.settings = settings.load(app)
-        self._app = app
-        config = self.config
+        values = self.config
         self.session = Session(
             self.identity,
             self.counter,
@@ -137,24 +140,27 @@ class Base:
         )
         self.link = Link(
             self.port.open_socket,
-            config[CONFIG_BROKER_HOST],
-            config[CONFIG_BROKER_PORT],
+            values[config.BROKER_HOST],
+            values[config.BROKER_PORT],
             "tidemark-" + self.identity.id,
             self.port.random,
-            keepalive_s=config.get(CONFIG_KEEPALIVE_S, 30),
+            keepalive_s=values[config.KEEPALIVE_S],
         )
         self.connection = Connection(self)
         self.updates = Updates(
             self,
-            config[CONFIG_METADATA_URL],
-            config[CONFIG_TARGETS_URL],
-            config.get(CONFIG_UPDATE_S, 3600) * 1000,
+            values[config.METADATA_URL],
+            values[config.TARGETS_URL],
+            values[config.UPDATE_S] * 1000,
         )
-        self._trial = None
+        self._delay_radio()
+
+    def launch(self, app):
+        """Gives the supervisor the tasks of `app` (None in rescue) and of the base."""
+        self._app = app
         if self.mode == "trial":
             board = self.board
             self._trial = Trial(board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.HEAP_FLOOR)
-        self._delay_radio()
         supervisor = self.supervisor
         if app:
             for task in app.tasks(self):
@@ -200,7 +206,7 @@ class Base:
 
     def _report_step(self):
         """Reports when due, and lets the trial and the waiting image draw their conclusions."""
-        self.connection.report_when_due(self.config.get(CONFIG_REPORT_S, 60) * 1000)
+        self.connection.report_when_due(self.config[config.REPORT_S] * 1000)
         now = self.uptime_ms()
         if self._trial:
             self._judge(now)

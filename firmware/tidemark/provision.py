@@ -1,9 +1,10 @@
 # Provisioning over the console: what `tidemark provision` calls through the raw REPL, one line of
 # JSON an answer.
 
+import hashlib
 import json
 
-from tidemark import cbor, identity, image, stage0
+from tidemark import cbor, config, identity, image, stage0
 from tidemark.compat import const
 from tidemark.errors import ConfigError, StateError, TidemarkError
 
@@ -74,34 +75,36 @@ def _finish():
     fields = cbor.decode(bytes(_bundle), max_size=_BUNDLE_MAX)
     if not isinstance(fields, list) or len(fields) != 5 or fields[0] != 1:
         raise ConfigError("bundle-shape", "not a provisioning bundle of version 1")
-    _, root, gateway_id, gateway_key, config = fields
-    types = isinstance(root, bytes) and isinstance(gateway_id, str) and isinstance(config, dict)
+    _, root, gateway_id, gateway_key, link = fields
+    types = isinstance(root, bytes) and isinstance(gateway_id, str)
     if not types or not isinstance(gateway_key, bytes) or len(gateway_key) != 32:
         raise ConfigError("bundle-shape", "field types")
     if identity.device_id(gateway_key) != gateway_id:
         raise ConfigError("gateway-id", "does not belong to the gateway's key")
-    release = _verify_slot(base, root)
-    base.journal.put("config", cbor.encode(config))
+    config.check(link)
+    release, root_version = _verify_slot(base, root)
+    base.journal.put("config", cbor.encode(link))
     provisioning = identity.Provisioning(base.identity.public, root, gateway_id, gateway_key)
     identity.write_provisioning(base.regions["provisioning"], provisioning)
     base.provisioning = provisioning
+    base.journal.raise_mark("root", root_version, hashlib.sha256(root).digest())
     base.slots.provision(release)
     base.record("provisioned", gateway_id)
     return {"id": base.identity.id, "index": release.index, "version": release.version}
 
 
 def _verify_slot(base, root):
-    """The `Release` in slot A if the metadata that came with the image authorises it under `root`
-    (I3)."""
+    """(Release, root version) of slot A if the metadata that came with the image authorises it
+    under `root` (I3)."""
     from tidemark.updates import authorised_release
 
     region = base.regions["slot_a"]
     board, claimed = image.decode_header(region.read(0, 256))
     if board != base.board.NAME:
         raise ConfigError("wrong-board", "slot A holds an image for another board")
-    release = authorised_release(base, root, claimed)
+    release, root_version = authorised_release(base, root, claimed)
     image.check(region, release)
-    return release
+    return release, root_version
 
 
 def leave():

@@ -51,6 +51,7 @@ class Slots:
         self.journal = journal
         self.running = NONE
         self.confirmed = NONE
+        self._known = False  # nothing may be written before the state was read
         self._states = [EMPTY, EMPTY]
         self._releases = [None, None]
         self.trial_open = False
@@ -68,6 +69,7 @@ class Slots:
         separated from it."""
         raw = self.journal.affirm("boot")
         if raw is None:
+            self._known = True
             return
         state = cbor.decode(raw)
         if state[0] != _FORMAT:
@@ -80,6 +82,7 @@ class Slots:
         self.trial_open, self.power_boots, self.counted, self._waiting, self.retries = state[3]
         self.crashes = state[4]
         self.last_trial = state[5]
+        self._known = True
         self._raise_floor()
 
     def _save(self):
@@ -150,9 +153,11 @@ class Slots:
     def check_candidate(self, release):
         """Raises SlotError unless this authorised release may be written and tried.
 
-        Codes: "current" (it is the confirmed one), "below-floor", "rejected", "rejected-full",
-        "in-trial", "staged" (it is already there).
+        Codes: "slots-unknown" (the state can't be read), "current" (it is the confirmed one),
+        "below-floor", "rejected", "rejected-full", "in-trial", "staged" (it is already there).
         """
+        if not self._known:
+            raise SlotError("slots-unknown", "which slot is confirmed cannot be read")
         held = self.release(self.confirmed)
         if held and held.digest == release.digest:
             raise SlotError("current", "release %d is confirmed" % held.index)
@@ -173,6 +178,8 @@ class Slots:
     def target_slot(self):
         """The slot (0 or 1) that may be overwritten: never the running one, never the last
         confirmed one (I3)."""
+        if not self._known:
+            raise SlotError("slots-unknown", "which slot is confirmed cannot be read")
         for slot in (1, 0):
             if slot not in (self.confirmed, self.running):
                 return slot

@@ -3,7 +3,8 @@
 
 import sys
 
-from tidemark import image, slots
+from tidemark import image, settings, slots
+from tidemark.base import Base, BaseFault
 from tidemark.compat import sleep_ms
 from tidemark.errors import ImageError, StateError, TidemarkError
 
@@ -26,8 +27,6 @@ def boot():
     supervisor = Supervisor(platform)
     supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
     # Only now: whatever is wrong from here on, the lease ends and the board tries again.
-    from tidemark.base import Base
-
     base = Base(platform, tidemark_board, supervisor)
     try:
         base.recover()
@@ -124,10 +123,16 @@ def _run_image(slot):
         sys.path[:] = [".frozen", image.MOUNT_POINT]
         from agent import app
 
-        base.start(app)
+        base.settings = settings.load(app)
+        base.connect()
+        base.launch(app)
         base.supervisor.run(sleep_ms)
     except KeyboardInterrupt:
         raise
+    except BaseFault:
+        # In a trial this leaves it open, as a lost supply does: the image was not shown at fault.
+        base.mode, base.why = "rescue", "base-fault"
+        _run_rescue()
     except Exception as error:  # the broad catch: whatever an image does ends here, as evidence
         sys.print_exception(error) if hasattr(sys, "print_exception") else None
         base.crashed(error)
@@ -139,7 +144,12 @@ def _run_rescue():
     base.slots.running = slots.NONE
     base.record("rescue", base.why)
     try:
-        base.start(None)
+        base.settings = settings.load(None)
+        if base.connect():
+            base.launch(None)
+        else:
+            # Nothing to say hello with: a person must come, so the lease is a person's.
+            base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
         base.supervisor.run(sleep_ms)
     except KeyboardInterrupt:
         raise

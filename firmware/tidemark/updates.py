@@ -3,6 +3,7 @@
 from tidemark import image
 from tidemark.compat import const
 from tidemark.errors import TrustError
+from tidemark.evidence import REMOTE, SLOT
 from tidemark.http import Client as HttpClient
 from tidemark.store import Files
 from tidemark.tuf_client import Client as TufClient
@@ -93,8 +94,11 @@ class Updates:
         self._run = None
         outcome = self.outcome
         self._state, self._due = _IDLE, now + self._period_ms
-        if outcome not in ("none", "current"):
-            base.record("update", outcome)
+        if outcome == "staged":
+            base.record("update", outcome, SLOT)
+        elif outcome not in ("none", "current"):
+            # A mirror can cause these at will: counted, so that they push nothing out (I11).
+            base.record("update", outcome, REMOTE)
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()
         # A trial that is repeated has its back-off to wait for: the base's report task does that.
@@ -113,8 +117,8 @@ def tuf_client(base, root, http=None):
 
 
 def authorised_release(base, root, claimed):
-    """The `Release` that the stored factory metadata authorises for the image a slot header
-    claims, under `root`.
+    """(Release, version of the root) that the stored factory metadata authorises for the image a
+    slot header claims, under `root`.
 
     For provisioning: no network, expiry only against the floor of time. Raises TrustError.
     """
@@ -131,4 +135,4 @@ def authorised_release(base, root, claimed):
         raise TrustError("not-a-target", "slot header and metadata disagree")
     if release.length > base.regions["slot_a"].size - image.HEADER_SIZE:
         raise TrustError("target-too-large", "%d bytes" % release.length)
-    return release
+    return release, client.trusted.root.version

@@ -109,6 +109,42 @@ def _mode(site: Site) -> str:
     return str(site.claims().get("mode"))
 
 
+async def test_unreadable_slot_state_is_told_by_rescue_and_no_slot_is_written(site: Site) -> None:
+    def spoil() -> None:
+        with site.board.repl() as console:
+            console.exec("from tidemark import cbor, stage0")
+            console.exec("stage0.base.journal.put('boot', cbor.encode([2]))")
+        site.board.reset()
+
+    await asyncio.to_thread(spoil)
+    await until("rescue at the gateway", lambda: _mode(site) == "rescue", 40)
+    slots = site.slot_bytes("slot_a", 256 * 1024, 0), site.slot_bytes("slot_b", 256 * 1024, 0)
+    site.release("1.1.0", await asyncio.to_thread(site.image, "v2"))
+    await until("the refusal", lambda: site.claims().get("update") == "slots-unknown", 40)
+    assert slots == (
+        site.slot_bytes("slot_a", 256 * 1024, 0),
+        site.slot_bytes("slot_b", 256 * 1024, 0),
+    )
+
+
+async def test_bad_link_settings_are_refused_before_anything_is_written(empty_site: Site) -> None:
+    site = empty_site
+
+    def attempt() -> str:
+        site.flash(site.image("v1"), "1.0.0")
+        with site.board.repl() as console:
+            provision.begin(console)
+            anchors = provision.Anchors(site.repository.root_bytes(), site.identity.public)
+            link = provision.LinkSettings(HOST, 99999, "http://x/m/", "http://x/t/")
+            with pytest.raises(provision.ProvisionError) as refused:
+                provision.finish(console, anchors, link)
+        return refused.value.code
+
+    assert await asyncio.to_thread(attempt) == "config"
+    region = site.definition.regions["provisioning"]
+    assert site.board.read_flash(region.offset, region.size) == b"\xff" * region.size
+
+
 async def test_factory_image_that_the_root_does_not_sign_stays_unconfirmed(
     empty_site: Site, tmp_path: Path
 ) -> None:

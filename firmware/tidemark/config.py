@@ -1,0 +1,54 @@
+# Settings of the link that provisioning writes and the journal keeps: CBOR map of integer keys.
+# They come from a console, so they are checked before anything is written on their strength.
+
+from tidemark.compat import const
+from tidemark.errors import ConfigError, LinkError
+
+BROKER_HOST = const(1)
+BROKER_PORT = const(2)
+METADATA_URL = const(3)
+TARGETS_URL = const(4)
+UPDATE_S = const(5)
+REPORT_S = const(6)
+KEEPALIVE_S = const(7)
+
+_TEXT_MAX = const(128)
+_DAY_S = const(86_400)
+
+# key: (least, most) for integers; None for text.
+_KNOWN = {
+    BROKER_HOST: None,
+    BROKER_PORT: (1, 65535),
+    METADATA_URL: None,
+    TARGETS_URL: None,
+    UPDATE_S: (1, 7 * _DAY_S),
+    REPORT_S: (1, _DAY_S),
+    KEEPALIVE_S: (2, 3600),
+}
+
+
+def check(config):
+    """Returns `config` (dict) if all of `_KNOWN` is there, of the right type and in range, and
+    nothing else. Raises ConfigError("config") that names the key."""
+    if not isinstance(config, dict):
+        raise ConfigError("config", "not a map")
+    for key in config:
+        if key not in _KNOWN:
+            raise ConfigError("config", "unknown key %s" % key)
+    for key, limits in _KNOWN.items():
+        value = config.get(key)
+        if limits is None:
+            good = isinstance(value, str) and 0 < len(value) <= _TEXT_MAX
+        else:
+            good = isinstance(value, int) and not isinstance(value, bool)
+            good = good and limits[0] <= value <= limits[1]
+        if not good:
+            raise ConfigError("config", "value of key %d" % key)
+    from tidemark.http import parse_url
+
+    for key in (METADATA_URL, TARGETS_URL):
+        try:
+            parse_url(config[key])
+        except LinkError as error:
+            raise ConfigError("config", "key %d: %s" % (key, error.text))
+    return config

@@ -1,0 +1,66 @@
+# Link settings and settings of an image: what a console or a file may say, and what is refused.
+
+from tidemark import config, settings
+from tidemark.errors import ConfigError
+
+
+def good():
+    return {
+        config.BROKER_HOST: "192.0.2.7",
+        config.BROKER_PORT: 1883,
+        config.METADATA_URL: "http://192.0.2.7/metadata/",
+        config.TARGETS_URL: "http://192.0.2.7/targets/",
+        config.UPDATE_S: 3600,
+        config.REPORT_S: 300,
+        config.KEEPALIVE_S: 30,
+    }
+
+
+def refused(call, *args):
+    try:
+        call(*args)
+    except ConfigError as error:
+        return error.code
+    raise AssertionError("not refused")
+
+
+def test_whole_link_settings_pass():
+    assert config.check(good()) == good()
+
+
+def test_missing_unknown_or_odd_link_settings_are_refused():
+    for key in good():
+        changed = good()
+        del changed[key]
+        assert refused(config.check, changed) == "config"
+    for key, value in (
+        (config.BROKER_HOST, ""),
+        (config.BROKER_HOST, b"x"),
+        (config.BROKER_PORT, 0),
+        (config.BROKER_PORT, 99999),
+        (config.BROKER_PORT, True),
+        (config.METADATA_URL, "ftp://nope"),
+        (config.TARGETS_URL, "http://x:0/"),
+        (config.UPDATE_S, 0),
+        (config.REPORT_S, -3),
+        (99, 1),
+    ):
+        changed = good()
+        changed[key] = value
+        assert refused(config.check, changed) == "config", (key, value)
+    assert refused(config.check, [1]) == "config"
+
+
+def test_image_settings_have_defaults_and_limits():
+    assert settings.check({})["integrity"] == "mac"
+    assert settings.check({"integrity": "sign"})["integrity"] == "sign"
+    assert settings.check({"app": {"a": 1}})["app"] == {"a": 1}
+    for given in (
+        {"integrity": "none"},
+        {"period_ms": 0},
+        {"period_ms": True},
+        {"period_ms": "1"},
+        {"typo": 1},
+        {"app": 1},
+    ):
+        assert refused(settings.check, given) == "settings"
