@@ -82,6 +82,8 @@ class Slots:
         self.trial_open, self.power_boots, self.counted, self._waiting, self.retries = state[3]
         self.crashes = state[4]
         self.last_trial = state[5]
+        # What is not tried again must not come back with a torn record, either.
+        self.journal.affirm("rejected")
         self._known = True
         self._raise_floor()
 

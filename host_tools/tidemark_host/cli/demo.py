@@ -24,7 +24,7 @@ from tidemark_host.demo.show import Failed, Show
     show_default=True,
     help="Which MQTT broker to run on loopback.",
 )
-@click.option("--only", type=int, help="Stop after this step.")
+@click.option("--only", type=click.IntRange(1, len(steps.STEPS)), help="Stop after this step.")
 def command(as_json: bool, keep: Path | None, broker: str, only: int | None) -> None:
     """Run the main job on a virtual board with a real broker, gateway and update mirror.
 
@@ -36,11 +36,13 @@ def command(as_json: bool, keep: Path | None, broker: str, only: int | None) -> 
     good = False
     try:
         good = asyncio.run(run(folder, Show(as_json), broker, only))
-    finally:
-        if not keep and good:
-            site.clean(folder)
-    if not good:
-        click.echo(f"logs and flash image are in {folder}", err=True)
+    except KeyboardInterrupt:
+        site.clean(folder)
+        raise
+    if good and not keep:
+        site.clean(folder)
+    else:
+        click.echo(f"logs, keys and flash image are in {folder}", err=True)
     sys.exit(0 if good else 1)
 
 

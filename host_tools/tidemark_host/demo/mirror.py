@@ -61,13 +61,9 @@ def _older(site: Site) -> None:
 
 
 def _replayed(site: Site) -> None:
-    """Yesterday's metadata, all of it truly signed."""
-    metadata = site.repository.metadata_dir
-    timestamp = Metadata[Any].from_file(str(metadata / "timestamp.json"))
-    timestamp.signed.version = 1
-    for signer in site.repository.keys.signers("timestamp"):
-        timestamp.sign(signer)
-    timestamp.to_file(str(metadata / "timestamp.json"))
+    """What this very repository served an hour ago: all of it the owner's own signatures."""
+    shutil.rmtree(site.repository.metadata_dir)
+    shutil.copytree(site.yesterday, site.repository.metadata_dir)
 
 
 def _wrongly_signed(site: Site) -> None:
@@ -84,6 +80,35 @@ def _wrongly_signed(site: Site) -> None:
     root = Metadata[Any].from_bytes(site.repository.root_bytes()).signed
     document["signatures"][0]["keyid"] = root.roles["timestamp"].keyids[0]
     path.write_text(json.dumps(document), "utf-8")
+
+
+def _strange_targets(site: Site) -> None:
+    """Release metadata signed by a stranger, under snapshot and timestamp that name it rightly."""
+    stranger = KeyStore.create(site.folder / f"stranger-{len(list(site.folder.iterdir()))}")
+    repository = site.repository
+    repository.targets.version += 1
+    path = repository.path("targets")
+    document = Metadata[Any].from_file(str(path))
+    document.signed.version = repository.targets.version
+    document.signatures.clear()
+    for signer in stranger.signers("targets"):
+        document.sign(signer)
+    version = repository.targets.version
+    (path.parent / f"{version}.targets.json").write_bytes(document.to_bytes())
+    repository.snapshot.meta["targets.json"].version = version
+    for role in ("snapshot", "timestamp"):
+        signed = getattr(repository, role)
+        signed.version += 1
+        if role == "timestamp":
+            signed.snapshot_meta.version = repository.snapshot.version
+            signed.snapshot_meta.length = signed.snapshot_meta.hashes = None
+        else:
+            signed.meta["targets.json"].length = signed.meta["targets.json"].hashes = None
+        metadata = Metadata[Any](signed)
+        for signer in repository.keys.signers(role):
+            metadata.sign(signer, append=True)
+        name = "timestamp.json" if role == "timestamp" else f"{signed.version}.snapshot.json"
+        (path.parent / name).write_bytes(metadata.to_bytes())
 
 
 def _foreign(site: Site) -> None:
@@ -117,6 +142,7 @@ def _foreign(site: Site) -> None:
 ATTEMPTS = (
     Attempt("an older release, signed by the owner", ("below-floor",), _older),
     Attempt("yesterday's metadata, replayed by the mirror", ("timestamp-rollback",), _replayed),
+    Attempt("a release signed by a stranger", ("targets-threshold",), _strange_targets),
     Attempt("a timestamp signed by a stranger", ("timestamp-threshold",), _wrongly_signed),
     Attempt("a release made for another board", ("wrong-board",), _foreign),
 )

@@ -20,10 +20,11 @@ import aiomqtt
 
 from tidemark_host import protocol
 from tidemark_host.boardfile import Board, load_board
+from tidemark_host.boards.nor import NorFlash
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.demo import images
 from tidemark_host.factory import factory_image
-from tidemark_host.gateway.broker import EmbeddedBroker, Mosquitto
+from tidemark_host.gateway.broker import Mosquitto
 from tidemark_host.gateway.capture import Capture
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import DATABASE, INVENTORY
@@ -76,6 +77,35 @@ class UpstreamReader:
                 await asyncio.sleep(0.1)
 
 
+class BrokerProcess:
+    """The embedded broker in a process of its own: what is killed has no time to say goodbye."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it accepts connections. Raises Timeout."""
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tidemark_host.gateway.broker", str(self.port)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await until("the broker accepts connections", self._accepts)
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
+
+    async def stop(self) -> None:
+        """SIGKILL to its own process."""
+        process, self._process = self._process, None
+        if process and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 class Site:
     """`async with Site(folder) as site`: everything runs until the block ends."""
 
@@ -94,6 +124,8 @@ class Site:
         keys = KeyStore.create(folder / "keys")
         self.repository = Repository.create(folder / "updates", keys)
         self.mirror = UpdateServer(folder / "updates")
+        self.yesterday = folder / "yesterday"  # the first metadata ever published, kept
+        shutil.copytree(self.repository.metadata_dir, self.yesterday)
         self.capture_path = folder / "capture.jsonl"
         self.gateway_log = folder / "gateway.log"
         self._gateway: asyncio.subprocess.Process | None = None
@@ -217,6 +249,22 @@ class Site:
         last = [event["last-trial"] for event in self.view.events(self.id, "trial")]
         return [(index, outcome, reason) for index, _, outcome, reason, _ in last]
 
+    def stored_readings(self) -> set[tuple[int, int]]:
+        """Return (epoch, index) of each reading that waits in the outbox of a board that is off.
+
+        Reads a copy of the flash with the firmware's own code: what a board would find at boot.
+        """
+        if str(self.firmware) not in sys.path:
+            sys.path.append(str(self.firmware))
+        from tidemark.flash import Region
+        from tidemark.outbox import Outbox
+
+        region = self.definition.regions["outbox"]
+        copy = NorFlash(bytearray(self.board.read_flash(region.offset, region.size)))
+        outbox: Any = Outbox(Region(copy, 0, region.size))
+        count: int = outbox.recover()
+        return {(epoch, index) for _, epoch, index, _ in outbox.pending(limit=count)}
+
     def claims(self) -> dict[str, Any]:
         """Return the last verified claims of the board."""
         return self.view.claims(self.id)
@@ -252,12 +300,12 @@ async def until(
         await asyncio.sleep(poll)
 
 
-def _broker(kind: str) -> EmbeddedBroker | Mosquitto:
+def _broker(kind: str) -> BrokerProcess | Mosquitto:
     if kind == "mosquitto":
         from tidemark_host import toolchain
 
         return Mosquitto(toolchain.mosquitto())
-    return EmbeddedBroker()
+    return BrokerProcess()
 
 
 def free_port() -> int:

@@ -64,6 +64,7 @@ async def telemetry(site: Site, show: Show) -> None:
 
 async def attack(site: Site, show: Show) -> None:
     """Replayed, reordered, altered and forged messages change nothing."""
+    rows = site.readings()
     sent = site.capture.of(site.id, "telemetry")
     topic = protocol.topic_up(site.id, "telemetry")
     chance = random.Random(1)
@@ -72,7 +73,8 @@ async def attack(site: Site, show: Show) -> None:
     chance.shuffle(reordered)
     altered = [_flip(message, chance) for message in sent[-_COPIES:]]
     forged = [_forge(site, n) for n in range(_COPIES)]
-    site.injected.update(altered, forged)
+    macs = [_forge_mac(site, n) for n in range(_COPIES)]
+    site.injected.update(altered, forged, macs)
     before = site.view.counts(site.id)
 
     def grown(*codes: str) -> int:
@@ -89,9 +91,17 @@ async def attack(site: Site, show: Show) -> None:
     show.check(True, f"gateway: {_COPIES} altered ones refused")
     await _publish(site, protocol.topic_up(site.id, "report"), forged)
     await until("forged ones refused", lambda: grown("signature") >= _COPIES)
-    show.check(True, f"gateway: {_COPIES} forged ones refused, reason signature")
+    show.check(True, f"gateway: {_COPIES} forged reports refused, reason signature")
+    mac = grown("mac")
+    await _publish(site, topic, macs)
+    await until("forged MACs refused", lambda: grown("mac") >= mac + _COPIES)
+    show.check(True, f"gateway: {_COPIES} forged readings refused, reason mac")
     count = len(site.readings())
     await until("the board goes on", lambda: len(site.readings()) > count)
+    now = site.readings()
+    show.check(now[: len(rows)] == rows, "gateway: what was accepted before is unchanged")
+    honest = all(row["reading"]["1"] == row["index"] for row in now)
+    show.check(honest, "gateway: each reading is the one the sensor gave")
     _check_once(site, show)
     show.check(site.view.quarantined(site.id) is None, "gateway: the victim is not locked out")
 
@@ -118,7 +128,11 @@ async def power(site: Site, show: Show) -> None:
         len(set(counters)) == len(counters),
         f"wire: {len(counters)} messages, no counter was used twice",
     )
-    show.check(len({epoch for epoch, _ in counters}) >= 5, "wire: each boot has a higher epoch")
+    epochs = list(dict.fromkeys(epoch for epoch, seq in counters if seq & 3 == 0))
+    show.check(
+        epochs == sorted(epochs) and len(epochs) >= 6,
+        f"wire: each boot that spoke has a higher epoch ({', '.join(map(str, epochs))})",
+    )
     show.check(not site.board.violations, "flash: no rule of the chip was broken")
     _check_once(site, show)
 
@@ -128,7 +142,7 @@ async def update(site: Site, show: Show) -> None:
     image = await asyncio.to_thread(site.image, "v2")
     data = image.read_bytes()
     region = site.definition.regions["slot_b"]
-    slot_a = site.slot_bytes("slot_a", 64 * 1024)
+    slot_a = site.slot_bytes("slot_a", len(data))
     first = len(site.board.operations)
     index = site.release("1.1.0", image)
     show.say(f"release {index} is signed and published, {len(data)} bytes")
@@ -159,7 +173,8 @@ async def update(site: Site, show: Show) -> None:
 
 async def rollback(site: Site, show: Show) -> None:
     """Bad releases end with their reason; an outage only delays a good one."""
-    confirmed = site.slot_bytes("slot_b", 64 * 1024)
+    former = site.claims()["image-digest"]
+    confirmed = site.slot_bytes("slot_b", 256 * 1024, 0)
     for fault, version, reasons in (
         ("hangs", "1.2.0", ("deadline", "watchdog")),
         ("crashes", "1.3.0", ("crash",)),
@@ -176,11 +191,12 @@ async def rollback(site: Site, show: Show) -> None:
             show.check("watchdog" in causes, "board: the watchdog ended it")
         if fault == "loses-link":
             tries = [t for t in site.trials() if t[0] == index and t[1] == "inconclusive"]
-            show.check(len(tries) >= 2, f"gateway: {len(tries)} inconclusive trials before that")
+            show.check(len(tries) == 3, f"gateway: {len(tries)} inconclusive trials before that")
         claims = await until("former image", lambda: _with(site.claims(), mode="normal"))
-        show.check(claims["floor"] == 2, "gateway: the former image runs, the floor stayed")
+        back = claims["floor"] == 2 and claims["image-digest"] == former
+        show.check(back, "gateway: the former image runs, the floor stayed")
     show.check(
-        confirmed == site.slot_bytes("slot_b", len(confirmed)),
+        confirmed == site.slot_bytes("slot_b", len(confirmed), 0),
         "flash: the confirmed slot was not touched",
     )
     image = await asyncio.to_thread(site.image, "v6")
@@ -191,10 +207,13 @@ async def rollback(site: Site, show: Show) -> None:
     await asyncio.to_thread(log.wait_for, f"release {index} (1.5.0), trial", 60, marks)
     await site.kill_gateway()
     await asyncio.to_thread(log.wait_for, "inconclusive no-ack", 60, marks)
-    show.check(_outcome(site, index) is None, "board: inconclusive, not rejected")
     await site.start_gateway()
+    await until("inconclusive", lambda: (index, "inconclusive", "no-ack") in site.trials(), 60)
+    show.check(True, "gateway: back again, it is told of an inconclusive trial")
     await until("confirmed", lambda: (index, "confirmed", "ok") in site.trials(), 90)
-    show.check(True, f"gateway: back again, release {index} confirmed")
+    show.check(
+        _outcome(site, index) is None, f"gateway: release {index} confirmed, never rejected"
+    )
 
 
 async def refusals(site: Site, show: Show) -> None:
@@ -224,15 +243,26 @@ async def outage(site: Site, show: Show) -> None:
     await site.broker.stop()
     marks = len(site.board.operations)
     await until("readings pile up", lambda: len(site.board.operations) > marks + 60)
+    await asyncio.to_thread(site.board.power_off)
+    stored = await asyncio.to_thread(site.stored_readings)
+    show.check(len(stored) > 40, f"flash: {len(stored)} readings wait in the outbox, power is off")
+    await asyncio.to_thread(site.board.power_on)
     await site.broker.start()
     await site.start_gateway()
     show.say("both are back")
+    await until(
+        "what was stored arrives",
+        lambda: stored <= {(row["epoch"], row["index"]) for row in site.readings()},
+        60,
+    )
+    show.check(True, "gateway: every one of them has arrived")
     await until("readings flow again", lambda: len(site.readings()) > count + 100, 60)
     _check_once(site, show)
     rows = site.readings()
-    last = max(row["epoch"] for row in rows)
-    indices = sorted(row["index"] for row in rows if row["epoch"] == last)
-    show.check(indices == list(range(1, len(indices) + 1)), "gateway: no reading is missing")
+    for epoch in sorted({row["epoch"] for row in rows})[-2:]:
+        indices = sorted(row["index"] for row in rows if row["epoch"] == epoch)
+        whole = indices == list(range(1, len(indices) + 1))
+        show.check(whole, f"gateway: no reading of epoch {epoch} is missing")
     await until("upstream has all", lambda: site.view.waiting() == 0)
     keys = {(row["epoch"], row["index"]) for row in rows}
     got = [
@@ -311,6 +341,15 @@ def _forge(site: Site, n: int) -> bytes:
     payload = protocol.counted(epoch, 100_000 + n, 2, {})
     external = protocol.aad("up", site.id, "report", bytes(8))
     return protocol.sign(Ed25519PrivateKey.generate(), external, payload)
+
+
+def _forge_mac(site: Site, n: int) -> bytes:
+    """Seal a reading under the session's own kid with a key of one's own."""
+    envelope = protocol.open_envelope(site.capture.of(site.id, "telemetry")[-1])
+    epoch = protocol.decode(envelope.payload)[0]
+    payload = protocol.counted(epoch, 200_000 + n, 0, epoch, 200_000 + n, {1: 666})
+    external = protocol.aad("up", site.id, "telemetry", bytes(8))
+    return protocol.seal_mac(bytes(32), protocol.HMAC_64, envelope.kid or b"", external, payload)
 
 
 async def _verify_independently(site: Site) -> str:

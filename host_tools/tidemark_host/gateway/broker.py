@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -202,3 +203,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+async def _serve(port: int) -> None:
+    async with EmbeddedBroker(port):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    # A broker in a process of its own, so that it can be killed: `-m ... PORT`.
+    asyncio.run(_serve(int(sys.argv[1])))
