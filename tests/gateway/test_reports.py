@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.gateway.parts import Site
 from tidemark_host import protocol
-from tidemark_host.gateway.core import Message
+from tidemark_host.gateway.core import CLAIM_SIZE, Message
 
 
 def test_time_is_told_once_for_a_nonce_and_by_the_gateways_clock(site: Site):
@@ -54,6 +54,29 @@ def test_every_trial_outcome_is_visible_with_its_reason(site: Site):
     assert [e["last-trial"] for e in events] == told
     assert site.view.claims(device.id)["last-trial"] == told[-1]
     assert [e["epoch"] for e in site.view.events(device.id, "boot")] == [1, 2]
+
+
+def test_only_known_claims_of_bounded_size_are_kept(site: Site):
+    device = site.device()
+    device.claims |= dict.fromkeys(range(5000, 5100), "x")
+    site.greet(device)
+    device.claims |= {1006: "normal", 1005: b"x" * CLAIM_SIZE}
+    device.boot()
+    site.greet(device)
+    kept = site.view.claims(device.id)
+    assert kept.keys() == {"hwmodel", "swname", "swversion", "bootseed", "mode", "epoch"}
+    assert site.refusals() == {"size": 1}
+
+
+def test_a_claim_that_is_no_longer_made_is_no_longer_kept(site: Site):
+    device = site.device()
+    device.claims[1003] = 7
+    site.greet(device)
+    site.send(device, "report", device.report(ask_time=True))
+    assert site.view.claims(device.id).keys() >= {"floor", "time-nonce"}
+    del device.claims[1003]
+    site.send(device, "report", device.report())
+    assert site.view.claims(device.id).keys() & {"floor", "time-nonce", "bootseed"} == set()
 
 
 def test_text_of_a_device_is_data(site: Site):

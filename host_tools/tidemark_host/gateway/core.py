@@ -29,6 +29,7 @@ from tidemark_host.protocol import Refused
 
 POLICY_VERSION = 0  # no policy in force yet
 HELLO_BURST = 30  # verified hellos of one device at once, then one a second
+CLAIM_SIZE = 1024  # characters of one claim as JSON; a longer one is not kept
 _TIME_LIFE_S = 60.0
 
 _log = logging.getLogger(__name__)
@@ -324,7 +325,7 @@ class Core:
     def _claims(
         self, device: Device, claims: dict[int, Any], epoch: int, is_boot: bool = False
     ) -> None:
-        named = protocol.named_claims(claims)
+        named = self._kept(device, claims)
         before = self.store.device(device.id).claims
         now = self._wall()
         if is_boot and before.get("epoch") != epoch:
@@ -338,7 +339,19 @@ class Core:
             if name in named and named[name] != before.get(name):
                 detail = {"epoch": epoch, name: named[name]}
                 self.store.add_event(device.id, name, detail, now)
-        self.store.set_claims(device.id, before | named | {"epoch": epoch}, now)
+        self.store.set_claims(device.id, named | {"epoch": epoch}, now)
+
+    def _kept(self, device: Device, claims: dict[int, Any]) -> dict[str, Any]:
+        """Return the claims to keep: those of known numbers, each bounded in size."""
+        kept: dict[str, Any] = {}
+        for name, value in protocol.named_claims(
+            {k: v for k, v in claims.items() if k in protocol.CLAIMS}
+        ).items():
+            if len(json.dumps(value)) > CLAIM_SIZE:
+                self.count(device.id, "size")
+            else:
+                kept[name] = value
+        return kept
 
     def _alarm(self, device: Device, detail: dict[str, Any]) -> None:
         if self.store.add_event(device.id, "alarm", detail, self._wall()):
