@@ -47,6 +47,23 @@ def test_what_goes_upstream_carries_key_and_tags(site: Site):
     }
 
 
+def test_a_reading_and_another_message_never_share_a_key_upstream(site: Site):
+    device = site.device()
+    site.greet(device)
+    for _ in range(8):
+        site.send(device, "telemetry", device.telemetry(1))
+    site.send(device, "backlog", device.seal("backlog", 1, 900, "old"))
+    for kind, body in (("report", {}), ("alarm", {}), ("result", 1)):
+        site.send(device, kind, device.seal(kind, body))
+    site.send(device, "evidence", device.seal("evidence", 0, b""))
+    rows = site.view.upstream(device.id)
+    by_index = [row["kind"] for row in rows if "index" in row]
+    assert by_index == ["telemetry"] * 8 + ["backlog"]
+    # Counters 1 to 4 of space 2.
+    assert [row["seq"] for row in rows if "seq" in row] == [6, 10, 14, 18]
+    assert not any("index" in row and "seq" in row for row in rows)
+
+
 def test_redelivery_is_acknowledged_again_without_effect(site: Site):
     device = site.device()
     site.greet(device)

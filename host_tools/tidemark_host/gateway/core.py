@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -280,7 +280,7 @@ class Core:
                 return
             value = {"reading": protocol.json_safe(reading)}
             unsure = standing is Standing.STALE
-            self._forward(message, epoch, index, value, maybe_duplicate=unsure)
+            self._forward(message, epoch, "index", index, value, maybe_duplicate=unsure)
             return
         if kind in ("report", "alarm"):
             value = {"claims": protocol.named_claims(body[0])}
@@ -293,21 +293,23 @@ class Core:
             value = {"number": body[0], "records": body[1].hex()}
         else:
             value = {"body": protocol.json_safe(body)}
-        self._forward(message, counter.epoch, counter.seq, value)
+        self._forward(message, counter.epoch, "seq", counter.seq, value)
 
     def _forward(
         self,
         message: Verified,
         epoch: int,
-        index: int,
+        key: Literal["index", "seq"],
+        number: int,
         value: dict[str, Any],
         maybe_duplicate: bool = False,
     ) -> None:
+        """Queue a message for upstream; (device, epoch, `number` under `key`) names it there."""
         device = message.device
         document = {
             "device": device.id,
             "epoch": epoch,
-            "index": index,
+            key: number,
             "kind": message.kind,
             **value,
             "received": round(self._wall(), 3),
@@ -320,7 +322,7 @@ class Core:
             },
         }
         text = json.dumps(document, separators=(",", ":"))
-        self.store.enqueue(device.id, message.kind, epoch, index, text)
+        self.store.enqueue(device.id, message.kind, epoch, number, text)
 
     def _claims(
         self, device: Device, claims: dict[int, Any], epoch: int, is_boot: bool = False

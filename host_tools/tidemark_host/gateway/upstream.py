@@ -1,7 +1,8 @@
 """Hands the queue upstream over MQTT: at least once, in order, from the store.
 
-A row is marked delivered after the upstream broker's PUBACK. A consumer keeps the first of each
-(device, epoch, index): a gateway that dies between PUBACK and mark sends a row again.
+A row is marked delivered after the upstream broker's PUBACK. A gateway that dies between PUBACK
+and mark sends a row again, so a consumer keeps the first of each key: (device, epoch, index) of a
+reading, which is telemetry or backlog, and (device, epoch, seq) of any other message.
 """
 
 from __future__ import annotations
