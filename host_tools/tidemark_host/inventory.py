@@ -20,14 +20,24 @@ State = Literal["active", "revoked"]
 
 _FORMAT = 1
 MAX_DEVICES = 100_000
+_MEND = "The file is plain JSON: mend that entry, or restore the file from a backup."
+_HINTS = {
+    "unknown-device": "`tidemark inventory` lists the devices there are.",
+    "revoked": "Erase the board's flash, then flash and provision it anew.",
+    "full": f"A site has at most {MAX_DEVICES} devices: take out entries, or start another site.",
+}
 
 
 class InventoryError(Exception):
-    """An inventory file or entry that does not hold. `code`: short and stable."""
+    """An inventory file or entry that does not hold. `code`: short and stable.
+
+    `hint`: what to try next.
+    """
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
+        self.hint = _HINTS.get(code, _MEND)
 
 
 @dataclass(frozen=True, slots=True)

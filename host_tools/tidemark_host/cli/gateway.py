@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import signal
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -13,19 +16,31 @@ import rich_click
 
 from tidemark_host.gateway.broker import BrokerError
 from tidemark_host.gateway.identity import IdentityError
-from tidemark_host.gateway.service import Gateway, GatewayConfig
+from tidemark_host.gateway.service import Gateway, GatewayConfig, StateInUse
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.inventory import InventoryError
 
 _PROGRESS_S = 2.0
+_GRACE_S = 0.5  # a broker that is there answers within it
+_LOOK_S = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+def _place(text: str) -> tuple[str, int]:
+    """Return "host:port" as a pair; port 0 is any."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is not host:port, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Return "host:port" as a pair."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{text!r} is not host:port, such as 127.0.0.1:1883")
-    return host.strip("[]"), int(port)
+    """Return "host:port" of a server as a pair."""
+    host, port = _place(text)
+    if not port:
+        raise click.BadParameter(f"{text!r} has no port; a broker's is mostly 1883")
+    return host, port
 
 
 @click.command(cls=rich_click.RichCommand)
@@ -40,7 +55,13 @@ def _address(text: str) -> tuple[str, int]:
 @click.option("--inventory", type=click.Path(dir_okay=False, path_type=Path), help="Other file.")
 @click.option("--broker", type=_address, metavar="HOST:PORT", help="The devices' MQTT broker.")
 @click.option("--embedded-broker", is_flag=True, help="Start a broker on loopback instead.")
-@click.option("--embedded-port", type=click.IntRange(0, 65535), default=0, help="Its port.")
+@click.option(
+    "--embedded-port",
+    type=click.IntRange(0, 65535),
+    default=1883,
+    show_default=True,
+    help="Its port; 0: any that is free. Boards are provisioned with it.",
+)
 @click.option(
     "--upstream",
     type=_address,
@@ -54,10 +75,11 @@ def _address(text: str) -> tuple[str, int]:
 )
 @click.option(
     "--listen",
-    type=_address,
+    type=_place,
     metavar="HOST:PORT",
-    default="127.0.0.1:0",
-    help="Where to serve it.",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Where to serve it; port 0: any that is free. Boards are provisioned with it.",
 )
 @click.option(
     "--keylog",
@@ -81,7 +103,8 @@ def command(
 ) -> None:
     """Run the gateway of a site: verify what devices send, keep it, hand it upstream.
 
-    Prints its id and addresses, then progress, until SIGINT or SIGTERM.
+    Prints its id and addresses, then whether the broker is there and progress, until SIGINT or
+    SIGTERM. One gateway runs on a state directory at a time.
     """
     if (broker is None) != embedded_broker:
         raise click.UsageError("choose one: --broker HOST:PORT or --embedded-broker")
@@ -96,8 +119,38 @@ def command(
         click.secho(f"WARNING: session keys go to {keylog}; use it for analysis only", err=True)
     try:
         asyncio.run(_run(config, as_json))
-    except (BrokerError, IdentityError, InventoryError, OSError) as error:
-        raise click.ClickException(f"the gateway does not start: {error}") from error
+    except (BrokerError, IdentityError, StateInUse, OSError) as error:
+        hint = _hint(error)
+        raise click.ClickException(
+            f"the gateway does not start: {error}" + (f"\nTry: {hint}" if hint else "")
+        ) from error
+    except InventoryError as error:
+        raise click.ClickException(f"the gateway does not start: {error}\n{error.hint}") from error
+    except sqlite3.DatabaseError as error:
+        raise click.ClickException(
+            f"the gateway does not start: {config.database} can't be used: {error}\n"
+            f"{_database_hint(error)}"
+        ) from error
+
+
+def _hint(error: Exception) -> str:
+    """Return what to try next, "" when the text says it."""
+    if isinstance(error, StateInUse):
+        return "stop that one first, or give this one a directory of its own with --state"
+    if isinstance(error, BrokerError):
+        return "--embedded-port with another port, or --broker with the one that runs there"
+    if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+        return "--listen with another address"
+    return ""
+
+
+def _database_hint(error: sqlite3.DatabaseError) -> str:
+    if isinstance(error, sqlite3.OperationalError):
+        return "Try: free space on the disk, and the owner and mode of that file and its directory"
+    return (
+        "It holds the replay windows. Try: restore it from a backup. Without one, move it away; "
+        "reports that were captured before may then be accepted once more"
+    )
 
 
 async def _run(config: GatewayConfig, as_json: bool) -> None:
@@ -106,34 +159,56 @@ async def _run(config: GatewayConfig, as_json: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
-    def say(event: str, **values: object) -> None:
+    def say(event: str, values: dict[str, object], text: str = "") -> None:
         if as_json:
             click.echo(json.dumps({"event": event, **values}))
         else:
-            text = ", ".join(f"{k} {v}" for k, v in values.items() if v not in (None, {}))
-            click.echo(f"{event}: {text}")
+            parts = ", ".join(f"{k} {v}" for k, v in values.items() if v not in (None, {}))
+            click.echo(text or (f"{event}: {parts}" if parts else event))
 
     async with Gateway(config) as gateway:
         host, port = gateway.broker
-        say(
-            "ready",
-            gateway=gateway.identity.id,
-            public=gateway.identity.public.hex(),
-            broker=f"{host}:{port}",
-            updates=gateway.updates,
-            database=str(config.database),
-        )
+        about: dict[str, object] = {
+            "gateway": gateway.identity.id,
+            "public": gateway.identity.public.hex(),
+            "broker": f"{host}:{port}",
+            "updates": gateway.updates,
+            "database": str(config.database),
+        }
+        say("ready", about)
+        link = asyncio.create_task(_tell_link(gateway, say))
         last: dict[str, object] = {}
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), _PROGRESS_S)
             except TimeoutError:
-                now = await asyncio.to_thread(_progress, gateway.view)
+                try:
+                    now = await asyncio.to_thread(_progress, gateway.view)
+                except sqlite3.Error as error:
+                    _log.error("%s can't be read: %s", config.database, error)
+                    continue
                 now["connected"] = gateway.connected.is_set()
                 if now != last:
-                    say("progress", **now)
+                    say("progress", now)
                 last = now
-    say("stopped")
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)
+    say("stopped", {})
+
+
+async def _tell_link(gateway: Gateway, say: Callable[[str, dict[str, object], str], None]) -> None:
+    """Say when the broker is there and when it is not, until cancelled."""
+    where = "{}:{}".format(*gateway.broker)
+    while True:
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                await gateway.connected.wait()
+        except TimeoutError:
+            say("waiting", {"broker": where}, f"waiting for the broker at {where}")
+            await gateway.connected.wait()
+        say("connected", {"broker": where}, f"connected to the broker at {where}")
+        while gateway.connected.is_set():
+            await asyncio.sleep(_LOOK_S)
 
 
 def _progress(view: GatewayView) -> dict[str, object]:

@@ -20,6 +20,7 @@ from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.inventory import Device, Inventory, InventoryError
 
+_ID = 16  # hex digits
 _COLUMNS = ("id", "nickname", "board", "state", "mode", "version", "seen")
 
 
@@ -53,8 +54,7 @@ def command(
         if rename:
             inventory.rename(*rename)
     except InventoryError as error:
-        hint = "run `tidemark inventory` to see which devices there are"
-        raise click.ClickException(f"{error}; {hint}") from error
+        raise click.ClickException(f"{error}\n{error.hint}") from error
     view = GatewayView(state / DATABASE)
     known = (state / DATABASE).exists()
     try:
@@ -64,7 +64,10 @@ def command(
             return
         rows = [_row(device, view if known else None) for device in inventory]
     except sqlite3.Error as error:
-        raise click.ClickException(f"{state / DATABASE} can't be read: {error}") from error
+        raise click.ClickException(
+            f"{state / DATABASE} can't be read: {error}\n"
+            "Try: restore it from a backup; the devices themselves are in the inventory's file"
+        ) from error
     _show(rows, as_json, _COLUMNS, lambda row: [str(row[name]) for name in _COLUMNS])
 
 
@@ -102,8 +105,18 @@ def _show(
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*columns)
+    table = Table()
+    for name in columns:
+        # An id is copied from here into the next command: never cut or broken.
+        table.add_column(
+            name,
+            no_wrap=name == "id",
+            min_width=_ID if name == "id" else len(name),
+            overflow="fold",
+        )
     for row in rows:
         # What came from a device is data, never markup.
         table.add_row(*(escape(cell) for cell in cells(row)))
-    Console().print(table)
+    console = Console()
+    least = console.measure(table).minimum
+    console.print(table, width=max(console.width, least), crop=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import rich_click
@@ -15,6 +16,10 @@ from tidemark_host.gateway.identity import GatewayIdentity, IdentityError
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import Inventory, InventoryError
 
+# What the board takes, as in firmware/tidemark/config.py.
+_DAY_S = 86_400
+_TEXT_MAX = 128
+
 
 @rich_click.command()
 @click.argument("port")
@@ -23,7 +28,8 @@ from tidemark_host.inventory import Inventory, InventoryError
     "state",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="State folder of the gateway: its key is trusted, its inventory gets the board.",
+    help="State folder of a gateway that has run: its key is trusted, its inventory gets the "
+    "board.",
 )
 @click.option(
     "--root",
@@ -38,8 +44,20 @@ from tidemark_host.inventory import Inventory, InventoryError
     "--updates", required=True, help="http:// base of the repository: metadata/, targets/."
 )
 @click.option("--nickname", default="", help="Your name for the board.")
-@click.option("--update-s", type=int, default=3600, show_default=True)
-@click.option("--report-s", type=int, default=300, show_default=True)
+@click.option(
+    "--update-s",
+    type=click.IntRange(1, 7 * _DAY_S),
+    default=3600,
+    show_default=True,
+    help="Seconds between two looks for an update.",
+)
+@click.option(
+    "--report-s",
+    type=click.IntRange(1, _DAY_S),
+    default=300,
+    show_default=True,
+    help="Seconds between two signed reports.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     port: str,
@@ -57,31 +75,34 @@ def command(
     The board makes its key, verifies the image in slot A under ROOT and confirms it. Its public
     key goes into the inventory; the private one never leaves it. May be repeated after a cut.
     """
-    host, _, number = broker.rpartition(":")
-    if not host or not number.isdigit():
-        raise click.BadParameter("is not host:port, such as 192.0.2.7:1883", param_hint="--broker")
-    base = updates.rstrip("/")
+    host, number = _broker(broker)
+    base = _updates(updates)
     link = provision.LinkSettings(
         host,
-        int(number),
+        number,
         f"{base}/metadata/",
         f"{base}/targets/",
         update_s=update_s,
         report_s=report_s,
     )
     try:
-        identity = GatewayIdentity.load_or_create(state)
+        gateway_key = GatewayIdentity.read_public(state)
         inventory = Inventory(state / INVENTORY)
         with Repl(port) as console:
             born = provision.begin(console)
             inventory.enroll(born.public, born.board, nickname)
-            anchors = provision.Anchors(root.read_bytes(), identity.public)
+            anchors = provision.Anchors(root.read_bytes(), gateway_key)
             answer = provision.finish(console, anchors, link)
             console.exec("from tidemark import provision; provision.leave()")
     except provision.ProvisionError as error:
         hint = _HINTS.get(error.code, "")
         raise click.ClickException(f"the board refused: {error}. {hint}") from error
-    except (BoardError, IdentityError, InventoryError, OSError) as error:
+    except InventoryError as error:
+        raise click.ClickException(f"{error}\n{error.hint}") from error
+    except BoardError as error:
+        hint = f"Try: tidemark console {port}" if error.code == "console" else ""
+        raise click.ClickException(f"{error}\n{hint}{_PORTS}" if hint else str(error)) from error
+    except (IdentityError, OSError) as error:
         raise click.ClickException(str(error)) from error
     result = {"id": born.id, "public": born.public.hex(), "board": born.board, **answer}
     if as_json:
@@ -91,6 +112,41 @@ def command(
         click.echo("it resets into it within a second")
 
 
+def _broker(text: str) -> tuple[str, int]:
+    """Return "host:port" as a pair. Raises click.BadParameter."""
+    host, _, number = text.rpartition(":")
+    port = int(number) if number.isascii() and number.isdigit() else 0
+    if not 0 < len(host) <= _TEXT_MAX or not 0 < port < 65536:
+        raise click.BadParameter(
+            f"{text!r} is not host:port with a port from 1 to 65535, such as 192.0.2.7:1883",
+            param_hint="--broker",
+        )
+    return host, port
+
+
+def _updates(text: str) -> str:
+    """Return the base address without its last slash. Raises click.BadParameter."""
+    base = text.rstrip("/")
+    try:
+        parts = urlsplit(base)
+        port = parts.port
+        good = parts.scheme == "http" and bool(parts.hostname) and port != 0
+        good = good and not parts.username and not parts.query and not parts.fragment
+    except ValueError:
+        good = False
+    if not good or not base.isascii() or len(base) > _TEXT_MAX - len("/metadata/"):
+        raise click.BadParameter(
+            f"{text!r} is not a plain http:// address, such as http://192.0.2.7:8080; what comes "
+            "over it is signed",
+            param_hint="--updates",
+        )
+    return base
+
+
+_PORTS = (
+    ", or `mpremote connect list` for the serial ports there are; a virtual board prints its "
+    "address when `tidemark virtual` switches it on"
+)
 _HINTS = {
     "provisioned": "It has an owner already: erase its flash to give it another one.",
     "state-lost": "Its journal is gone: erase its flash, then flash and provision it anew.",

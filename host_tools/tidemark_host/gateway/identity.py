@@ -32,6 +32,24 @@ class GatewayIdentity:
     public: bytes
     id: str
 
+    @staticmethod
+    def read_public(directory: Path) -> bytes:
+        """Return the public key (32 bytes) of the gateway whose state directory this is.
+
+        Raises IdentityError. Makes nothing, and does not need the private key.
+        """
+        path = directory / PUBLIC_FILE
+        start = f"start it first: tidemark gateway --state {directory}"
+        try:
+            public = bytes.fromhex(path.read_text("ascii"))
+        except FileNotFoundError as error:
+            raise IdentityError(f"{directory} is no gateway's state; {start}") from error
+        except (OSError, ValueError) as error:
+            raise IdentityError(f"{path} is not readable as hex; {start}") from error
+        if len(public) != 32:
+            raise IdentityError(f"{path} is not an Ed25519 key; {start}")
+        return public
+
     @classmethod
     def load_or_create(cls, directory: Path) -> GatewayIdentity:
         """Read the key of a state directory, or make one there. Raises IdentityError.

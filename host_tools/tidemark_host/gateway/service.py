@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
 import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from tidemark_host.protocol import MAX_HELLO, Refused
 
 DATABASE = "gateway.db"
 INVENTORY = "inventory.json"
+LOCK = "gateway.lock"
 _OUT_QUEUE = 8192  # messages to devices
 _OUT_BATCH = 64
 _TICK_S = 0.5
@@ -45,6 +48,10 @@ _UP_FILTER = "tm/1/+/up/+"
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+class StateInUse(Exception):
+    """Another gateway runs on this state directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,11 @@ class GatewayConfig:
 
 
 class Gateway:
-    """`async with Gateway(config) as gateway`: runs while the block does."""
+    """`async with Gateway(config) as gateway`: runs while the block does.
+
+    Raises StateInUse, BrokerError, IdentityError, InventoryError, OSError and, for a database that
+    can't be used, sqlite3.DatabaseError.
+    """
 
     def __init__(self, config: GatewayConfig) -> None:
         self.config = config
@@ -102,6 +113,7 @@ class Gateway:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             config = self.config
+            stack.enter_context(_alone(config.state))
             if config.broker is None:
                 broker = EmbeddedBroker(config.embedded_port)
                 await stack.enter_async_context(broker)
@@ -243,6 +255,24 @@ class Gateway:
                 self._store.delivered(ids, time.time())
 
         await self._call(mark)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Generator[None]:
+    """Hold a state directory. Raises StateInUse.
+
+    Replay windows are cached in RAM: a second gateway would accept what the first one accepted.
+    The kernel ends the lock with the process, however that ends.
+    """
+    handle = os.open(state / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateInUse(f"another gateway runs on {state}") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 async def _keep_up(run: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -57,15 +57,25 @@ class Upstream:
                 ) as client:
                     client.pending_calls_threshold = _BATCH
                     pause = 0.1
-                    await self._forward(client)
+                    # Sends nothing, so that only this notices a connection that ends when idle.
+                    watch = asyncio.create_task(_drain(client))
+                    watch.add_done_callback(lambda _: self._more.set())
+                    try:
+                        await self._forward(client, watch)
+                    finally:
+                        watch.cancel()
+                        await asyncio.gather(watch, return_exceptions=True)
             except aiomqtt.MqttError as error:
                 _log.warning("upstream %s:%d: %s", self._host, self._port, error)
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 
-    async def _forward(self, client: aiomqtt.Client) -> None:
+    async def _forward(self, client: aiomqtt.Client, watch: asyncio.Task[None]) -> None:
+        """Forward until `watch` ends; raises what ended it."""
         while True:
             self._more.clear()
+            if watch.done():
+                return watch.result()
             rows = await self._rows(_BATCH)
             if not rows:
                 # Not wait_for: in Python 3.11 it may swallow a cancellation.
@@ -87,3 +97,9 @@ class Upstream:
 
     def _topic(self, row: Row) -> str:
         return f"site/{self._gateway}/{row.device}/{row.kind}"
+
+
+async def _drain(client: aiomqtt.Client) -> None:
+    """Take what nobody asked for until the connection ends, which raises MqttError."""
+    async for _ in client.messages:
+        pass
