@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mpremote.romfs import VfsRomWriter
@@ -18,10 +18,17 @@ from tidemark_host import toolchain
 from tidemark_host.toolchain_build import firmware_dir
 
 PACKAGE = "agent"
+APPS = frozenset({f"{PACKAGE}/app.py", f"{PACKAGE}/app.mpy"})  # what a board starts: one of them
 SETTINGS = "settings.json"
 MAX_SETTINGS = 4096  # bytes, what a board reads
 MAX_FILES = 512
+MAX_DEPTH = 16  # folders within folders
 _MPY_MAGIC = b"M\x06"  # bytecode version of MicroPython 1.23 and later
+# ROMFS of MicroPython 1.25 (extmod/vfs_rom.c): a magic number, which reads as a record's kind, and
+# records of kind, length, payload. Numbers are big-endian, 7 bits a byte.
+_ROMFS_MAGIC = b"\xd2\xcd\x31"
+_VERBATIM, _DIRECTORY, _FILE = 2, 4, 5
+_MAX_NUMBER = 5  # bytes
 _SKIPPED = ("__pycache__",)
 
 _CHECK_SETTINGS = """
@@ -59,7 +66,7 @@ def build_image(
         files[SETTINGS] = json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
     if SETTINGS in files:
         check_settings(files[SETTINGS])
-    if not {f"{PACKAGE}/app.py", f"{PACKAGE}/app.mpy"} & files.keys():
+    if not APPS & files.keys():
         raise ImageError("no-app", "no agent/app.py among the sources: a board starts that module")
     data = pack(compile_all(files))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,67 @@ def _pack_folder(writer: VfsRomWriter, prefix: str, files: Mapping[str, bytes]) 
             writer.opendir(name)
             _pack_folder(writer, f"{prefix}{name}/", files)
             writer.closedir()
+
+
+def list_files(data: bytes) -> list[str]:
+    """Return the paths of all files of a ROMFS image, in its order. Raises ImageError `format`.
+
+    Their content must lie in the image itself, as `pack` writes it.
+    """
+    if not data.startswith(_ROMFS_MAGIC):
+        raise ImageError("format", "no ROMFS image")
+    view = memoryview(data)
+    length, start = _number(view, len(_ROMFS_MAGIC))
+    if start + length != len(view):
+        raise ImageError("format", f"{len(view)} bytes, where its head says {start + length}")
+    found: list[str] = []
+    _list_folder(view[start:], "", found, 0)
+    return found
+
+
+def _list_folder(records: memoryview, prefix: str, found: list[str], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ImageError("format", f"folders deeper than {MAX_DEPTH}")
+    for kind, payload in _records(records):
+        if kind not in (_DIRECTORY, _FILE):
+            continue
+        length, start = _number(payload, 0)
+        name = bytes(payload[start : start + length])
+        if len(name) != length or not name.isascii() or not name.decode().isprintable():
+            raise ImageError("format", f"a name below /{prefix}")
+        if name in (b"", b".", b"..") or b"/" in name:
+            raise ImageError("format", f"a name below /{prefix}")
+        path, content = prefix + name.decode(), payload[start + length :]
+        if kind == _DIRECTORY:
+            _list_folder(content, f"{path}/", found, depth + 1)
+            continue
+        if [part for part, _ in _records(content)] != [_VERBATIM]:
+            raise ImageError("format", f"/{path} has no content of its own")
+        found.append(path)
+        if len(found) > MAX_FILES:
+            raise ImageError("format", f"more than {MAX_FILES} files")
+
+
+def _records(view: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Give (kind, payload) of each record."""
+    at = 0
+    while at < len(view):
+        kind, at = _number(view, at)
+        length, at = _number(view, at)
+        if at + length > len(view):
+            raise ImageError("format", "a record ends behind what holds it")
+        yield kind, view[at : at + length]
+        at += length
+
+
+def _number(view: memoryview, at: int) -> tuple[int, int]:
+    """Return the number at `at` and the place behind it."""
+    value = 0
+    for place in range(at, min(at + _MAX_NUMBER, len(view))):
+        value = value << 7 | view[place] & 0x7F
+        if not view[place] & 0x80:
+            return value, place + 1
+    raise ImageError("format", "a number without end")
 
 
 def _collect(source_dirs: Iterable[Path]) -> dict[str, bytes]:

@@ -8,9 +8,12 @@ import stat
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from tuf.api.metadata import Metadata
 
 from tidemark_host.cli.build import command as build_command
@@ -18,10 +21,11 @@ from tidemark_host.cli.release import PASSPHRASE
 from tidemark_host.cli.release import command as release_command
 from tidemark_host.release import KeyStore, ReleaseError, Repository
 from tidemark_host.release.repository import KEEP, MAX_ROOT_SIZE
-from tidemark_host.romfs import ImageError, build_image
+from tidemark_host.romfs import MAX_DEPTH, MAX_FILES, ImageError, build_image, list_files, pack
 from tidemark_host.toolchain import quick_micropython
 
 NOW = datetime(2027, 1, 15, tzinfo=UTC)
+IMAGE = pack({"agent/app.mpy": b"M\x06"})
 APP = "def tasks(base):\n    return []\n"
 
 
@@ -117,25 +121,25 @@ def test_offline_roles_say_when_they_were_issued(repository: Repository) -> None
 
 
 def test_index_rises_only_and_stays_used(repository: Repository) -> None:
-    assert repository.add(b"1", board="VIRTUAL", version="1") == 1
-    assert repository.add(b"7", board="VIRTUAL", version="7", index=7) == 7
-    assert repository.add(b"1", board="PICO", version="1") == 1
+    assert repository.add(IMAGE, board="VIRTUAL", version="1") == 1
+    assert repository.add(IMAGE, board="VIRTUAL", version="7", index=7) == 7
+    assert repository.add(IMAGE, board="PICO", version="1") == 1
     repository.publish()
     for index in (7, 6, 0, -1, 1 << 32):
         with refused("index"):
-            repository.add(b"x", board="VIRTUAL", version="x", index=index)
+            repository.add(IMAGE, board="VIRTUAL", version="x", index=index)
     repository.withdraw("VIRTUAL", 7)
     repository.publish()
     again = Repository.open(repository.folder, repository.keys)
     assert again.indices("VIRTUAL") == [1]
     with refused("index"):
-        again.add(b"other", board="VIRTUAL", version="7", index=7)
-    assert again.add(b"8", board="VIRTUAL", version="8") == 8
+        again.add(IMAGE, board="VIRTUAL", version="7", index=7)
+    assert again.add(IMAGE, board="VIRTUAL", version="8") == 8
 
 
 def test_metadata_keeps_the_newest_releases(repository: Repository) -> None:
     for number in range(KEEP + 5):
-        repository.add(b"%d" % number, board="VIRTUAL", version=str(number))
+        repository.add(IMAGE, board="VIRTUAL", version=str(number))
     repository.publish()
     assert repository.indices("VIRTUAL") == list(range(6, KEEP + 6))
 
@@ -151,6 +155,10 @@ def test_metadata_keeps_the_newest_releases(repository: Repository) -> None:
         ("attempt", {"attempt": -1}),
         ("min-runtime", {"min_runtime": -1}),
         ("image", {"image": b""}),
+        ("image", {"image": b"any bytes"}),
+        ("image", {"image": pack({"agent/other.mpy": b"", "app.mpy": b""})}),
+        ("image", {"image": IMAGE[:-1]}),
+        ("image", {"image": IMAGE + b"\xff"}),
         ("image", {"image": Path("nowhere.romfs")}),
     ],
 )
@@ -158,7 +166,7 @@ def test_release_that_a_board_would_refuse_is_not_made(
     repository: Repository, code: str, change: dict[str, object]
 ) -> None:
     before = content(repository.folder)
-    values: dict[str, object] = {"image": b"x", "board": "VIRTUAL", "version": "1", **change}
+    values: dict[str, object] = {"image": IMAGE, "board": "VIRTUAL", "version": "1", **change}
     with refused(code):
         repository.add(values.pop("image"), **values)  # pyright: ignore[reportArgumentType]
     assert content(repository.folder) == before
@@ -166,7 +174,7 @@ def test_release_that_a_board_would_refuse_is_not_made(
 
 
 def test_attempt_rises_only(repository: Repository) -> None:
-    repository.add(b"x", board="VIRTUAL", version="1")
+    repository.add(IMAGE, board="VIRTUAL", version="1")
     repository.change("VIRTUAL", 1, attempt=1, cohort=10, abort=True)
     with refused("attempt"):
         repository.change("VIRTUAL", 1, attempt=1)
@@ -178,7 +186,7 @@ def test_attempt_rises_only(repository: Repository) -> None:
 
 def test_missing_key_refuses_and_leaves_every_file(repository: Repository) -> None:
     (repository.keys.folder / "targets-1.pem").unlink()
-    repository.add(b"x", board="VIRTUAL", version="1")
+    repository.add(IMAGE, board="VIRTUAL", version="1")
     before = {path: data for path, data in content(repository.folder).items() if "json" in path}
     with refused("no-key"):
         repository.publish()
@@ -293,6 +301,45 @@ def test_image_that_would_not_run_is_not_built(
     assert not (tmp_path / "o.romfs").exists()
 
 
+NAMES = st.from_regex(r"[a-z]{1,8}(/[A-Z]{1,4}){0,3}", fullmatch=True)
+
+
+@given(st.dictionaries(NAMES, st.binary(max_size=300), max_size=12))
+def test_files_of_an_image_are_listed(files: dict[str, bytes]) -> None:
+    folders = {"/".join(path.split("/")[:n]) for path in files for n in range(1, path.count("/"))}
+    files = {path: data for path, data in files.items() if path not in folders}
+    files = {p: d for p, d in files.items() if not any(q.startswith(f"{p}/") for q in files)}
+    assert sorted(list_files(pack(files))) == sorted(files)
+
+
+@given(st.data())
+def test_damaged_image_is_listed_or_refused(data: st.DataObject) -> None:
+    image = bytearray(pack({"agent/app.mpy": b"x" * 200, "agent/lib/a.mpy": b"", "s.json": b"{}"}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
+    image = image[: data.draw(st.integers(0, len(image)))]
+    try:
+        assert len(list_files(bytes(image))) <= len(image)
+    except ImageError as error:
+        assert error.code == "format"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pack({"a/" * (MAX_DEPTH + 1) + "x": b""}),
+        pack({f"{n}": b"" for n in range(MAX_FILES + 1)}),
+        b"\xd2\xcd\x31",
+        b"\xd2\xcd\x31" + b"\xff" * 100,
+        pack({"..": b""}),
+    ],
+    ids=["deep", "many", "no-length", "endless-number", "dots"],
+)
+def test_image_beyond_the_bounds_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, check=lambda error: error.code == "format"):
+        list_files(data)
+
+
 # -- verbs
 
 
@@ -311,13 +358,18 @@ def test_verbs_from_first_key_to_published_release(tmp_path: Path) -> None:
     agent = source(tmp_path / "agent", app=APP)
     built = call(build_command, "--agent", agent, "--project", project, "--out", out, "--json")
     assert json.loads(built)["size"] == out.stat().st_size
-    call(release_command, "init", *where, "--encrypt", **{PASSPHRASE: "tide"})
-    words = ["--board", "VIRTUAL", "--version", "1.0.0"]
-    call(release_command, "add", out, *where, *words, **{PASSPHRASE: "tide"})
-    cohort = ["--board", "VIRTUAL", "--index", "1", "--cohort", "50"]
-    call(release_command, "change", *where, *cohort, **{PASSPHRASE: "tide"})
-    call(release_command, "rotate", "timestamp", *where, **{PASSPHRASE: "tide"})
-    call(release_command, "publish", *where, **{PASSPHRASE: "tide"})
+
+    def release(verb: str, *words: str | Path) -> dict[str, Any]:
+        done = call(release_command, verb, *where, *words, "--json", **{PASSPHRASE: "tide"})
+        return json.loads(done)
+
+    assert release("init", "--encrypt")["version"] == 1
+    added = release("add", out, "--board", "VIRTUAL", "--version", "1.0.0")
+    assert added == {"board": "VIRTUAL", "index": 1, "version": "1.0.0", "published": True}
+    changed = release("change", "--board", "VIRTUAL", "--index", "1", "--cohort", "50")
+    assert (changed["cohort"], changed["attempt"]) == (50, 0)
+    assert release("rotate", "timestamp")["root"] == 2
+    assert release("publish")["versions"]["timestamp"] == 5
     status = json.loads(call(release_command, "status", *where, "--json"))
     assert [row["version"] for row in status["roles"]] == [2, 3, 3, 5]
     assert status["releases"][0]["custom"]["cohort"] == 50
@@ -329,3 +381,34 @@ def test_verb_says_what_why_and_what_to_try(tmp_path: Path) -> None:
     result = CliRunner().invoke(release_command, ["status", *where])
     assert result.exit_code == 1
     assert "no-repository" in result.output and "tidemark release init" in result.output
+
+
+def test_release_for_a_board_that_nobody_has_is_refused_unless_forced(tmp_path: Path) -> None:
+    where = ["--keys", str(tmp_path / "keys"), "--repo", str(tmp_path / "repo")]
+    call(release_command, "init", *where)
+    image = tmp_path / "app.romfs"
+    image.write_bytes(IMAGE)
+    words = ["add", str(image), *where, "--board", "VIRTAUL", "--version", "1"]
+    result = CliRunner().invoke(release_command, words)
+    assert result.exit_code == 1
+    assert "boards/VIRTAUL" in result.output and "--force" in result.output
+    call(release_command, *words, "--force")
+
+
+def test_project_file_that_was_named_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = source(tmp_path / "agent", app=APP)
+    words = ["--agent", str(agent), "--out", str(tmp_path / "app.romfs")]
+    for name in ("other.toml", "tidemark.toml"):
+        result = CliRunner().invoke(build_command, [*words, "--project", name])
+        assert result.exit_code == 1
+        assert name in result.output
+        assert not (tmp_path / "app.romfs").exists()
+    call(build_command, *words)
+    plain = (tmp_path / "app.romfs").read_bytes()
+    (tmp_path / "tidemark.toml").write_text("[agent]\nperiod_ms = 50\n")
+    call(build_command, *words)
+    assert "settings.json" in list_files((tmp_path / "app.romfs").read_bytes())
+    assert "settings.json" not in list_files(plain)

@@ -28,9 +28,8 @@ PROJECT = Path("tidemark.toml")
 @click.option(
     "--project",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=PROJECT,
-    show_default=True,
-    help="TOML file whose table [agent] becomes the image's settings.",
+    help="TOML file whose table [agent] becomes the image's settings; default: tidemark.toml, if "
+    "it is there.",
 )
 @click.option(
     "-o",
@@ -41,13 +40,15 @@ PROJECT = Path("tidemark.toml")
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    overlays: tuple[Path, ...], agent: Path | None, project: Path, out: Path, as_json: bool
+    overlays: tuple[Path, ...], agent: Path | None, project: Path | None, out: Path, as_json: bool
 ) -> None:
     """Compile the application, with OVERLAYS laid over it, into an image that `tidemark release
     add` signs. An overlay's `sensors.py` replaces or adds `agent/sensors.py`."""
     try:
         sources = [agent or default_agent(), *overlays]
-        build_image(sources, read_settings(project), out)
+        if project is None and PROJECT.is_file():
+            project = PROJECT
+        build_image(sources, read_settings(project) if project else None, out)
     except ImageError as error:
         raise click.ClickException(f"{error} ({error.code})") from error
     data = out.read_bytes()
@@ -66,14 +67,14 @@ def default_agent() -> Path:
 
 
 def read_settings(project: Path) -> dict[str, Any] | None:
-    """Return the table [agent] of a project file; None without file or table.
+    """Return the table [agent] of a project file; None without the table.
 
     Raises ImageError `settings`.
     """
-    if not project.is_file():
-        return None
     try:
-        document = tomllib.loads(project.read_text())
+        document = tomllib.loads(project.read_text("utf-8"))
+    except OSError as error:
+        raise ImageError("settings", f"{project}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ImageError("settings", f"{project}: {error}") from error
     table = document.get("agent")

@@ -15,10 +15,12 @@ import rich_click
 from rich.console import Console
 from rich.table import Table
 
-from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository
+from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository, app_path
+from tidemark_host.toolchain_build import REPO
 
 PASSPHRASE = "TIDEMARK_KEY_PASSPHRASE"
 _SOON = timedelta(days=3)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group(cls=rich_click.RichGroup, name="release")
@@ -53,6 +55,12 @@ def _told() -> Generator[None]:
         raise click.ClickException(f"{error} ({error.code}){hint}") from error
 
 
+def _print(as_json: bool, result: dict[str, Any], *lines: str) -> None:
+    """Print one JSON object, or text for people."""
+    for line in [json.dumps(result)] if as_json else lines:
+        click.echo(line)
+
+
 def _open(repo: Path, keys: Path) -> Repository:
     return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE)))
 
@@ -63,8 +71,15 @@ def _open(repo: Path, keys: Path) -> Repository:
 @click.option("--root-threshold", default=1, show_default=True, help="How many of them must sign.")
 @click.option("--encrypt", is_flag=True, help=f"Encrypt the keys; asks, or takes {PASSPHRASE}.")
 @click.option("--force", is_flag=True, help="Accept a key folder that git would take.")
+@_JSON
 def init(
-    repo: Path, keys: Path, root_keys: int, root_threshold: int, encrypt: bool, force: bool
+    repo: Path,
+    keys: Path,
+    root_keys: int,
+    root_threshold: int,
+    encrypt: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Make fresh keys and an empty repository."""
     passphrase = os.environ.get(PASSPHRASE)
@@ -77,8 +92,12 @@ def init(
             )
         store = KeyStore.create(keys, root_keys=root_keys, passphrase=passphrase, force=force)
         Repository.create(repo, store, root_threshold=root_threshold)
-    click.echo(f"{repo}: published version 1 of {', '.join(ROLES)}")
-    click.echo(f"{keys}: move root-*.pem to an offline medium; targets-*.pem belongs to who signs")
+    _print(
+        as_json,
+        {"repo": str(repo), "keys": str(keys), "roles": list(ROLES), "version": 1},
+        f"{repo}: published version 1 of {', '.join(ROLES)}",
+        f"{keys}: move root-*.pem to an offline medium; targets-*.pem belongs to who signs",
+    )
 
 
 @command.command()
@@ -91,6 +110,8 @@ def init(
 @click.option("--min-runtime", default=0, show_default=True, help="Least runtime index.")
 @click.option("--cohort", default=100, show_default=True, help="Percentage of the fleet.")
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Sign at once.")
+@click.option("--force", is_flag=True, help="Accept a board that boards/ does not have.")
+@_JSON
 def add(
     image: Path,
     repo: Path,
@@ -102,9 +123,13 @@ def add(
     min_runtime: int,
     cohort: int,
     publish: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Add IMAGE as a release and publish it."""
     with _told():
+        if not force:
+            _check_board(board)
         repository = _open(repo, keys)
         number = repository.add(
             image,
@@ -117,7 +142,22 @@ def add(
         )
         if publish:
             repository.publish()
-    click.echo(f"{board}: release {number} ({version}) {'published' if publish else 'checked'}")
+    _print(
+        as_json,
+        {"board": board, "index": number, "version": version, "published": publish},
+        f"{board}: release {number} ({version}) {'published' if publish else 'checked'}",
+    )
+
+
+def _check_board(name: str) -> None:
+    """Refuse a name that no board has: a release for it would reach nobody."""
+    known = sorted(path.parent.name for path in REPO.glob("boards/*/board.toml"))
+    if name not in known:
+        raise ReleaseError(
+            "board",
+            f"there is no boards/{name}/board.toml",
+            f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
+        )
 
 
 @command.command()
@@ -127,6 +167,7 @@ def add(
 @click.option("--attempt", type=int, help="Lift a rejection: above the former attempt.")
 @click.option("--cohort", type=int, help="Percentage of the fleet that is offered it.")
 @click.option("--abort/--no-abort", default=None, help="Stop staging and trials of it.")
+@_JSON
 def change(
     repo: Path,
     keys: Path,
@@ -135,36 +176,50 @@ def change(
     attempt: int | None,
     cohort: int | None,
     abort: bool | None,
+    as_json: bool,
 ) -> None:
     """Widen the cohort of a release, abort it, or lift its rejection; publishes."""
     with _told():
         repository = _open(repo, keys)
         repository.change(board, index, attempt=attempt, cohort=cohort, abort=abort)
         repository.publish()
-    click.echo(f"{board}: release {index} changed")
+        entry = repository.targets.targets[app_path(board, index)].to_dict()
+    _print(as_json, entry["custom"], f"{board}: release {index} changed")
 
 
 @command.command()
 @_where
 @click.option("--refresh", type=click.Choice(ROLES), multiple=True, help="Sign this role again.")
-def publish(repo: Path, keys: Path, refresh: tuple[str, ...]) -> None:
+@_JSON
+def publish(repo: Path, keys: Path, refresh: tuple[str, ...], as_json: bool) -> None:
     """Sign a fresh timestamp (and other roles, for a new expiry)."""
     with _told():
         repository = _open(repo, keys)
         repository.publish(refresh=refresh)
-    click.echo(f"{repo}: timestamp {repository.timestamp.version}")
+    versions = {row.role: row.version for row in repository.status()}
+    _print(
+        as_json,
+        {"repo": str(repo), "versions": versions},
+        f"{repo}: timestamp {repository.timestamp.version}",
+    )
 
 
 @command.command()
 @_where
 @click.argument("role", type=click.Choice(ROLES))
-def rotate(repo: Path, keys: Path, role: str) -> None:
+@_JSON
+def rotate(repo: Path, keys: Path, role: str, as_json: bool) -> None:
     """Replace the keys of ROLE and publish. Needs enough root keys."""
     with _told():
         repository = _open(repo, keys)
         repository.rotate(role)
         repository.publish()
-    click.echo(f"{repo}: root {repository.root.version} names new keys for {role}")
+    version, ids = repository.root.version, list(repository.root.roles[role].keyids)
+    _print(
+        as_json,
+        {"repo": str(repo), "role": role, "root": version, "keyids": ids},
+        f"{repo}: root {version} names new keys for {role}",
+    )
 
 
 @command.command()

@@ -28,6 +28,7 @@ from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from tidemark_host.release.errors import ReleaseError
+from tidemark_host.release.files import read_image, write
 from tidemark_host.release.keys import ROLES, KeyStore
 
 # root.json goes into a board's write-once sector, beside the identity's public key.
@@ -240,14 +241,16 @@ class Repository:
         min_runtime: int = 0,
         cohort: int = 100,
         abort: bool = False,
+        check_image: bool = True,
     ) -> int:
         """Add an application image as a release of `board`; returns its index.
 
         index: above all former ones of the board; None takes the next. cohort: percentage of the
-        fleet that is offered it. Raises ReleaseError: `index`, `version`, `board`, `attempt`,
+        fleet that is offered it. check_image: refuse what no board could start; without it any
+        bytes are taken, for tests. Raises ReleaseError: `index`, `version`, `board`, `attempt`,
         `min-runtime`, `cohort`, `image`.
         """
-        data = image if isinstance(image, bytes) else _read_image(image)
+        data = read_image(image, check_image)
         highest = self._highest(board)
         index = highest + 1 if index is None else index
         if not highest < index <= MAX_INDEX:
@@ -269,8 +272,6 @@ class Repository:
             "abort": abort,
         }
         _check_custom(custom)
-        if not data:
-            raise ReleaseError("image", "an empty image")
         entry = TargetFile(
             len(data),
             {"sha256": hashlib.sha256(data).hexdigest()},
@@ -278,7 +279,7 @@ class Repository:
             {"custom": custom},
         )
         self.targets.targets[entry.path] = entry
-        _write(self.target_path(board, index), data)
+        write(self.target_path(board, index), data)
         self._raise_highest(board, index)
         self._prune(board)
         self._dirty.add("targets")
@@ -355,7 +356,7 @@ class Repository:
             raise
         # timestamp.json comes last: until then nobody sees the rest.
         for path, data in files.items():
-            _write(path, data)
+            write(path, data)
         self._dirty = set()
 
     def _sign(self, dirty: set[str]) -> dict[Path, bytes]:
@@ -464,13 +465,6 @@ def _check_custom(custom: Mapping[str, Any]) -> None:
             raise ReleaseError(name.replace("_", "-"), f"{name} is 0 to {most}")
 
 
-def _read_image(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReleaseError("image", f"{path}: {error.strerror}", "tidemark build") from error
-
-
 def _read_root(path: Path) -> Root:
     return cast("Root", Metadata[Any].from_bytes(path.read_bytes()).signed)
 
@@ -483,11 +477,3 @@ def _meta_file(files: Mapping[Path, bytes], published: Path) -> MetaFile:
     data = files[path] if new else path.read_bytes()
     version = int(path.name.split(".")[0])
     return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.replace(path)
