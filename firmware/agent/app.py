@@ -8,7 +8,7 @@ from .health import Checks
 from .telemetry import Telemetry
 
 _SEND_MS = const(20)
-_SLACK_MS = const(30000)  # the link may hold the loop for 10 s, an update's step for a few
+_SLACK_MS = const(60000)  # the link may hold the loop for 10 s, an update's step for a few
 
 _checks = Checks()
 

@@ -8,6 +8,8 @@ _LIVE_WINDOW = const(16)
 _BACKLOG_WINDOW = const(8)
 # Each is a round trip to the broker, and the other tasks wait.
 _SENDS_PER_STEP = const(4)
+_SLOW_MS = const(200)  # a publish that took longer is the last one of its step
+_DEPTH = const(5)
 
 
 class Telemetry:
@@ -40,7 +42,13 @@ class Telemetry:
         base = self._base
         try:
             epoch = base.counter.open_epoch()
-            base.outbox.add(epoch, base.outbox.next_index(), cbor.encode(reading))
+            # In the message the reading lies one level deeper than here.
+            body = cbor.encode(reading, _DEPTH)
+            base.outbox.add(epoch, base.outbox.next_index(), body)
+        except CodecError as e:
+            base.record(e.code, "sample")
+            self._fault = "sensors"
+            return
         except StateError as e:
             # Flash that takes no more: no fault of the image, and the rest of it goes on.
             if self._fault != "outbox":
@@ -53,8 +61,10 @@ class Telemetry:
     def send(self):
         """Send some of what waits: this boot's first, so that old readings never hold it up."""
         if self._base.connection.ready:
+            begin = self._base.uptime_ms()
             self._live.fill()
-            self._backlog.fill()
+            if self._base.uptime_ms() - begin < _SLOW_MS:
+                self._backlog.fill()
 
     def complaint(self):
         """Health check: "sensors" or "outbox" when the last reading could not be had or stored."""
@@ -87,8 +97,9 @@ class Lane:
             return
         limit = room + (len(self._under_way) if self._after is None else 0)
         epoch = base.counter.epoch
+        begin = base.uptime_ms()
         for found in base.outbox.pending(self._after, limit, epoch, self._backlog):
-            if not room:
+            if not room or base.uptime_ms() - begin > _SLOW_MS:
                 return
             handle, created, index, body = found
             if handle not in self._under_way:
@@ -120,7 +131,15 @@ class Lane:
             base.connection.send(
                 self._kind, [created, index, value], self.answered, handle
             )
-        except (LinkError, SessionError):
+        except CodecError as e:
+            base.record(e.code, "outbox")
+            base.outbox.ack(handle)
+            return True
+        except (LinkError, SessionError) as e:
+            if e.code == "message-size":
+                base.record(e.code, "outbox")
+                base.outbox.ack(handle)
+                return True
             # May have arrived: it is sent again, and told apart upstream by epoch and index.
             self._after = None
             return False

@@ -6,8 +6,8 @@ import gc
 from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
-from tidemark.errors import TidemarkError
-from tidemark.evidence import SECURITY, SLOT, Evidence
+from tidemark.errors import StateError, TidemarkError
+from tidemark.evidence import SECURITY, SIZE, SLOT, Evidence, parse
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
@@ -15,7 +15,14 @@ from tidemark.slots import NONE, Slots
 from tidemark.supervisor import Task
 from tidemark.trial import Trial
 
-_TASK_DEADLINE_MS = const(30_000)
+# Above the sum of all bounded waits of one round (connect, CONNACK, three PUBACKs of 5 s each): a
+# broker that is slow at every turn must not look like a task that hangs.
+_TASK_DEADLINE_MS = const(60_000)
+_LOOK_BACK = const(32)  # evidence records
+_SHORT_BOOTS_FREE = const(3)
+_RESCUE_FROM = const(5)  # crashes
+_RESCUE_MS = const(60_000)
+_RESCUE_MAX_MS = const(3_600_000)
 _RADIO_DELAY_MAX_MS = const(600_000)
 
 
@@ -57,6 +64,8 @@ class Base:
         self._trial = None
         self._app = None
         self._retry_at = None
+        self._was_healthy = False
+        self.radio_delay_ms = 0
 
     def uptime_ms(self):
         return self.port.uptime_ms()
@@ -72,11 +81,16 @@ class Base:
             print("tidemark: evidence", error.code)
         self.record("boot", self.reason or self.cause)
         self.journal.recover()
-        self.counter.recover()
+        epoch = self.counter.recover()
         self.identity = identity.load(self.journal)
-        self.provisioning = identity.read_provisioning(self.regions["provisioning"])
+        damage = None
+        try:
+            self.provisioning = identity.read_provisioning(self.regions["provisioning"])
+        except StateError as error:
+            damage = error
         public = self.identity.public if self.identity else b""
-        if self.provisioning and public != self.provisioning.public:
+        # The counter was opened before the key was born: blank beside a key, it was lost (I1).
+        if self.provisioning and (public != self.provisioning.public or not epoch):
             self.safe = True
             self.record("state-lost", "")
             return
@@ -86,6 +100,9 @@ class Base:
             self.config = config.check(cbor.decode(raw))
         self.outbox.recover()
         self.slots.recover()
+        if damage and self.slots.confirmed != NONE:
+            raise damage
+        # Without a confirmed slot it is a provisioning that was cut off: it is done again.
 
     @property
     def unprovisioned(self):
@@ -160,7 +177,9 @@ class Base:
         self._app = app
         if self.mode == "trial":
             board = self.board
-            self._trial = Trial(board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.HEAP_FLOOR)
+            # A radio that the base itself keeps silent is not the image's lost link.
+            limit = board.TRIAL_LIMIT_MS + self.radio_delay_ms
+            self._trial = Trial(board.TRIAL_HOLD_MS, limit, board.HEAP_FLOOR)
         supervisor = self.supervisor
         if app:
             for task in app.tasks(self):
@@ -170,12 +189,28 @@ class Base:
         supervisor.add(Task("update", self.updates.step, 10, _TASK_DEADLINE_MS))
         supervisor.add(Task("evidence", self._evidence_step, 1000, _TASK_DEADLINE_MS))
 
+    def _short_boots(self):
+        """How many boots in a row, this one included, ended before they were healthy.
+
+        Read from the evidence ring, which records each boot anyway: a brownout loop costs no more.
+        """
+        number = self.evidence.head()[0]
+        raw = self.evidence.read(max(1, number - _LOOK_BACK + 1), _LOOK_BACK)
+        count = 0
+        for start in range(len(raw) - SIZE, -1, -SIZE):
+            code = parse(raw[start : start + SIZE])[2]
+            if code in ("healthy", "reset"):
+                break
+            count += code == "boot"
+        return count
+
     def _delay_radio(self):
         """Repeated short boots delay the radio exponentially: a board that browns out when it
         sends must not spin."""
-        short = max(self.slots.crashes, self.slots.power_boots)
-        if short > 1:
-            self.link.delay(min(1000 << min(short, 10), _RADIO_DELAY_MAX_MS))
+        short = max(self._short_boots(), self.slots.crashes) - _SHORT_BOOTS_FREE
+        if short > 0 and self.mode != "rescue":
+            self.radio_delay_ms = min(1000 << min(short, 10), _RADIO_DELAY_MAX_MS)
+            self.link.delay(self.radio_delay_ms)
 
     def crashed(self, error):
         """The image raised: the supervisor's broad catch. Records what is known, then resets; does
@@ -213,9 +248,18 @@ class Base:
             return
         if self.acknowledged:
             self._former_acknowledged(now)
-        if self.supervisor.marked and now >= self.board.TRIAL_HOLD_MS:
+        if not self._was_healthy and self.supervisor.marked and now >= self.board.TRIAL_HOLD_MS:
             # One round of all tasks is not yet health: crashes are forgotten after a while of it.
+            self._was_healthy = True
+            self.record("healthy")
             self.slots.healthy()
+        if self.why == "crash-loop" and now >= self._rescue_ms() and not self.updates.running:
+            self.reset("rescue")
+
+    def _rescue_ms(self):
+        """How long a rescue for a crash loop lasts before the image gets its next turn."""
+        turns = max(0, self.slots.crashes - _RESCUE_FROM) // 2
+        return min(_RESCUE_MS << min(turns, 10), _RESCUE_MAX_MS)
 
     def _judge(self, now):
         app_reason = self._app.health(self) if hasattr(self._app, "health") else None

@@ -102,11 +102,12 @@ def write_provisioning(region, provisioning):
     except StateError:
         pass  # a cut during the header's write: nothing was promised yet, so it is written anew
     if present:
-        if present.fields() == provisioning.fields():
-            return
-        raise StateError("provisioned", "the sector is written once")
-    for sector in range(region.sectors):
-        region.erase(sector)
+        if present.fields() != provisioning.fields():
+            raise StateError("provisioned", "the sector is written once")
+        # Affirmed: a header that was torn may read whole only today, so it is programmed again.
+    else:
+        for sector in range(region.sectors):
+            region.erase(sector)
     region.write(_HEADER, body)
     if region.read(_HEADER, len(body)) != body:
         raise StateError("provisioning-worn", "body did not read back")

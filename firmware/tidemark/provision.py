@@ -35,10 +35,12 @@ def begin():
 
 def _begin():
     base = stage0.base
-    if base.fault:
+    if base.fault and base.fault.code != "config":
         raise base.fault
     if base.safe:
         raise StateError("state-lost", "this board was provisioned and lost its state")
+    # A blank counter beside a key means lost state from now on (I1).
+    base.counter.open_epoch()
     base.identity = identity.birth(base.journal, base.port.random)
     base.record("key", base.identity.id)
     _bundle[:] = b""

@@ -127,18 +127,17 @@ class Session:
         if self._outstanding is None:
             raise SessionError("welcome-unasked", "no hello is outstanding")
         digest, salt, scalar, epoch = self._outstanding
-        fields = self._open_signed(message, "welcome", 5)
-        hello, device, share, kid, policy = fields
+        # Before any signature is checked: a flood of answers to others costs next to nothing.
+        if self._answers(message, "welcome", 5) != digest:
+            raise SessionError("welcome-hello", "answers another hello")
+        _, device, share, kid, policy = self._open_signed(message, "welcome")
         if not (
-            _is_bytes(hello, 32)
-            and _is_bytes(share, 32)
+            _is_bytes(share, 32)
             and _is_bytes(kid, 1)
             and isinstance(device, str)
             and _is_uint(policy)
         ):
             raise SessionError("welcome-shape", "fields of another type")
-        if hello != digest:
-            raise SessionError("welcome-hello", "answers another hello")
         if device != self._identity.id:
             raise SessionError("welcome-id", "for another device")
         # Raises for an all-zero secret, that is for a share of small order (RFC 7748, 6.1).
@@ -239,11 +238,11 @@ class Session:
             raise SessionError("time-unasked", "no time was asked for")
         if uptime_ms - self._time_asked > _TIME_LIMIT_MS:
             raise SessionError("time-late", "asked for more than 60 s ago")
-        nonce, seconds, gateway_id = self._open_signed(message, "time", 3)
-        if not (_is_bytes(nonce, _NONCE) and _is_uint(seconds) and isinstance(gateway_id, str)):
-            raise SessionError("time-shape", "fields of another type")
-        if nonce != self._time_nonce:
+        if self._answers(message, "time", 3) != self._time_nonce:
             raise SessionError("time-nonce", "answers another question")
+        _, seconds, gateway_id = self._open_signed(message, "time")
+        if not (_is_uint(seconds) and isinstance(gateway_id, str)):
+            raise SessionError("time-shape", "fields of another type")
         if gateway_id != self._gateway_id:
             raise SessionError("time-gateway", "from another gateway")
         self._time_nonce = None
@@ -263,12 +262,18 @@ class Session:
         signature = self._identity.sign(cose.sig_structure(protected, aad, payload))
         return cbor.encode(cbor.Tagged(cose.TAG_SIGN1, (protected, {}, payload, signature)))
 
-    def _open_signed(self, message, kind, count):
-        """Return the `count` fields of a gateway's signed welcome or time."""
+    def _answers(self, message, kind, count):
+        """Return the first of `count` fields (bytes): what a message says it answers, unproven."""
+        fields = cbor.decode(cose.peek(message, _MESSAGE_MAX)[3], max_size=_MESSAGE_MAX)
+        if not isinstance(fields, list) or len(fields) != count:
+            raise SessionError(kind + "-shape", "not an array of %d" % count)
+        if not isinstance(fields[0], bytes):
+            raise SessionError(kind + "-shape", "fields of another type")
+        return fields[0]
+
+    def _open_signed(self, message, kind):
+        """Return the fields of a gateway's signed welcome or time, whose shape is known."""
         payload = cose.sign1_open(
             self._gateway_key, message, self._aad("down", kind, b""), _MESSAGE_MAX, self._feed
         )
-        fields = cbor.decode(payload, max_size=_MESSAGE_MAX)
-        if not isinstance(fields, list) or len(fields) != count:
-            raise SessionError(kind + "-shape", "not an array of %d" % count)
-        return fields
+        return cbor.decode(payload, max_size=_MESSAGE_MAX)

@@ -34,6 +34,8 @@ _WAIT_COUNTED = const(1)
 _WAIT_UNCOUNTED = const(2)
 
 _FAULT_REASONS = ("crash", "deadline", "heap", "health")
+# Resets that only what runs can have caused, when no marker of ours explains them.
+_OWN_CAUSES = {"watchdog": "watchdog", "soft": "reset", "reset": "reset"}
 
 Release = namedtuple("Release", ("digest", "length", "index", "attempt", "version"))
 
@@ -51,6 +53,7 @@ class Slots:
         self.journal = journal
         self.running = NONE
         self.confirmed = NONE
+        self._decayed = False  # the confirmed slot no longer holds its image
         self._known = False  # nothing may be written before the state was read
         self._states = [EMPTY, EMPTY]
         self._releases = [None, None]
@@ -146,9 +149,19 @@ class Slots:
                 return reason
         return None
 
-    def _rejected_is_full(self):
-        floor = self.floor
-        return len([entry for entry in self.rejected() if entry[2] > floor]) >= _REJECTED_MAX
+    def _is_below_floor(self, release):
+        """At the floor only the confirmed image itself may come again: its copy may have
+        decayed."""
+        held = self.release(self.confirmed)
+        if held and release.index == self.floor and release.digest == held.digest:
+            return False
+        return release.index <= self.floor
+
+    def _rejected_is_full(self, release):
+        """Whether a rejection of `release` would find no room: its own entry would be replaced."""
+        floor, key = self.floor, release.digest[:_DIGEST_KEY]
+        others = [entry for entry in self.rejected() if entry[2] > floor and entry[0] != key]
+        return len(others) >= _REJECTED_MAX
 
     # -- writing a slot
 
@@ -161,13 +174,13 @@ class Slots:
         if not self._known:
             raise SlotError("slots-unknown", "which slot is confirmed cannot be read")
         held = self.release(self.confirmed)
-        if held and held.digest == release.digest:
+        if held and held.digest == release.digest and not self._decayed:
             raise SlotError("current", "release %d is confirmed" % held.index)
-        if release.index <= self.floor:
+        if self._is_below_floor(release):
             raise SlotError("below-floor", "index %d, floor %d" % (release.index, self.floor))
         if self._rejection(release):
             raise SlotError("rejected", "index %d attempt %d" % (release.index, release.attempt))
-        if self._rejected_is_full():
+        if self._rejected_is_full(release):
             raise SlotError("rejected-full", "16 releases are rejected already")
         if self.in_trial:
             raise SlotError("in-trial", "no update during a trial")
@@ -248,8 +261,8 @@ class Slots:
             return self._resolve_confirmed(cause, reason)
         if reason in _FAULT_REASONS:
             return self._reject(slot, reason)
-        if cause == "watchdog" and not reason:
-            return self._reject(slot, "watchdog")
+        if cause in _OWN_CAUSES and not reason:
+            return self._reject(slot, _OWN_CAUSES[cause])
         # A lost supply, a REPL lease, a reset by hand: not shown to be the image's fault, and
         # bounded all the same.
         self.power_boots += 1
@@ -260,7 +273,7 @@ class Slots:
         return [("trial-open", reason or cause)]
 
     def _resolve_confirmed(self, cause, reason):
-        if reason in _FAULT_REASONS or (cause == "watchdog" and not reason):
+        if reason in _FAULT_REASONS or (cause in _OWN_CAUSES and not reason):
             self.crashes = min(self.crashes + 1, 255)
             self._save()
             return [("app-fault", reason or cause)]
@@ -306,10 +319,10 @@ class Slots:
             # The list was written, then the power failed: draw the consequence now.
             self._end_trial(slot, REJECTED, "rejected", rejection)
             return False
-        if release.index <= self.floor:
+        if self._is_below_floor(release):
             self._end_trial(slot, EMPTY, "rejected", "below-floor")
             return False
-        return not self._rejected_is_full()
+        return not self._rejected_is_full(release)
 
     def bad_image(self, slot):
         """The digest of a slot no longer holds: never run it. A staged one is fetched again, a
@@ -317,6 +330,7 @@ class Slots:
         self.running = NONE
         if slot != self.confirmed:
             return self._end_trial(slot, EMPTY, "inconclusive", "image-digest")
+        self._decayed = True
         return [("image-digest", "confirmed")]
 
     # -- ends of a trial
@@ -373,7 +387,7 @@ class Slots:
 
     def healthy(self):
         """A health mark held: the crash count of the confirmed image starts anew."""
-        if self.crashes and not self.in_trial:
+        if self.crashes and self.running != NONE and not self.in_trial:
             self.crashes = 0
             self._save()
 

@@ -3,7 +3,7 @@
 
 import sys
 
-from tidemark import image, settings, slots
+from tidemark import image, reasons, settings, slots
 from tidemark.base import Base, BaseFault
 from tidemark.compat import sleep_ms
 from tidemark.errors import ImageError, StateError, TidemarkError
@@ -28,6 +28,8 @@ def boot():
     supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
     # Only now: whatever is wrong from here on, the lease ends and the board tries again.
     base = Base(platform, tidemark_board, supervisor)
+    # A boot that runs no main.py belongs to a person, however it ends; `run` takes this back.
+    platform.set_marker(reasons.encode("lease"))
     try:
         base.recover()
     except TidemarkError as error:
@@ -64,9 +66,10 @@ def run():
     if base.unprovisioned:
         print("tidemark: not provisioned; waits on this console")
         return
+    base.port.set_marker(0)
     # From here on somebody must take over soon: the application's first health mark ends this
     # lease.
-    base.supervisor.lease(base.board.LEASE_BOOT_MS, "lease")
+    base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
     try:
         slot = _choose()
         if slot != slots.NONE:
@@ -74,6 +77,7 @@ def run():
         else:
             _run_rescue()
     except KeyboardInterrupt:
+        base.port.set_marker(reasons.encode("lease"))
         base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
         base.record("repl", "ctrl-c")
         seconds = base.board.LEASE_REPL_MS // 1000
@@ -105,17 +109,18 @@ def _choose():
                 continue
             base.mode = "trial" if why == "trial" else "normal"
             return slot
-    except StateError as error:
+    except TidemarkError as error:
         base.mode, base.why = "rescue", error.code
+        return slots.NONE
+    except Exception as error:  # a record of our own that does not mean what it should
+        base.mode, base.why = "rescue", type(error).__name__
         return slots.NONE
 
 
 def _run_image(slot):
     release = base.slots.release(slot)
-    if base.mode == "trial":
-        # In a trial a boot lease that runs out is the image's missed deadline, not a forgotten
-        # console.
-        base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+    # A boot lease that runs out now is the image's missed deadline, not a forgotten console.
+    base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
     what = ("ab"[slot], release.index, release.version, base.mode)
     print("tidemark: slot %s, release %d (%s), %s" % what)
     try:
@@ -124,7 +129,8 @@ def _run_image(slot):
         from agent import app
 
         base.settings = settings.load(app)
-        base.connect()
+        if not base.connect():
+            raise BaseFault("no settings")
         base.launch(app)
         base.supervisor.run(sleep_ms)
     except KeyboardInterrupt:
@@ -133,7 +139,8 @@ def _run_image(slot):
         # In a trial this leaves it open, as a lost supply does: the image was not shown at fault.
         base.mode, base.why = "rescue", "base-fault"
         _run_rescue()
-    except Exception as error:  # the broad catch: whatever an image does ends here, as evidence
+    except (SystemExit, Exception) as error:
+        # The one broad catch of the application: whatever an image does ends here, as evidence.
         sys.print_exception(error) if hasattr(sys, "print_exception") else None
         base.crashed(error)
 

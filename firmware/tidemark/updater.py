@@ -133,6 +133,10 @@ class Updater:
         except TidemarkError as error:
             self.error = error
             self.outcome = error.code
+        except MemoryError:
+            # A mirror must not be able to reset the board by the size of what it serves.
+            self.error = TrustError("memory", "not enough heap for this run")
+            self.outcome = "memory"
 
     def _run(self, now):
         yield from self.client.refresh(now)

@@ -56,6 +56,11 @@ class Updates:
         """Outcome code (str) of the last run: "none", "current", "staged" or an error's."""
         return self.updater.outcome
 
+    @property
+    def running(self):
+        """True while an update run is under way."""
+        return self._state in (_RUNNING, _LEAVING)
+
     def step(self):
         """One slice of the run under way, or the decision to begin one."""
         base = self._base

@@ -142,6 +142,16 @@ def test_missed_deadline_and_crash_reject_with_their_reason():
         assert slots.choose() == (0, "confirmed")
 
 
+def test_image_that_resets_the_board_is_at_fault():
+    for cause in ("soft", "reset"):
+        slots = reboot(in_trial(), cause)
+        assert slots.last_trial[:4] == [11, 1, "rejected", "reset"]
+        slots = reboot(provisioned(), cause)
+        assert slots.crashes == 1
+        slots = reboot(slots, cause, "lease")
+        assert slots.crashes == 1, "a person at the console is no fault"
+
+
 def test_higher_attempt_lifts_a_rejection():
     slots = reboot(in_trial(), "watchdog")
     slots.choose()
@@ -224,6 +234,13 @@ def test_full_list_of_rejected_releases_starts_no_new_trial():
         slots = reboot(slots, "watchdog")
     slots.choose()
     refused("rejected-full", slots.check_candidate, release(40))
+    # A higher attempt of a listed one would take its own entry's place: the owner gets out.
+    slots.check_candidate(release(20, attempt=2))
+    stage(slots, release(20, attempt=2))
+    slots = reboot(slots, "reset", "update")
+    assert slots.choose() == (1, "trial")
+    slots.confirm()
+    assert len(slots.rejected()) == 6
 
 
 def test_confirmation_drops_rejections_below_the_floor():
@@ -263,6 +280,28 @@ def test_altered_staged_image_is_fetched_again_and_never_run():
     slots.check_candidate(release(11))
 
 
+def test_decayed_confirmed_image_may_be_fetched_again_at_the_same_index():
+    slots = provisioned()
+    slots.choose()
+    slots.bad_image(0)
+    refused("below-floor", slots.check_candidate, release(10, seed=99))
+    stage(slots, release(10))
+    slots = reboot(slots, "reset", "update")
+    assert slots.choose() == (1, "trial")
+    slots.confirm()
+    assert reboot(slots).choose() == (1, "confirmed")
+
+
+def test_rescue_does_not_forget_crashes():
+    slots = provisioned()
+    for _ in range(5):
+        slots.choose()
+        slots = reboot(slots, "watchdog")
+    assert slots.choose() == (NONE, "crash-loop")
+    slots.healthy()
+    assert slots.crashes == 6
+
+
 def test_abort_drops_a_staged_image_and_never_a_confirmed_one():
     slots = provisioned()
     slots.choose()
@@ -280,3 +319,10 @@ def test_newer_release_replaces_one_that_waits_for_its_trial():
     slots = reboot(slots, "reset", "update")
     assert slots.choose() == (1, "trial")
     assert slots.release(1).index == 12
+
+
+def test_nothing_is_written_while_the_state_is_unknown():
+    slots = Slots(provisioned().journal)  # recover has not run, or has failed
+    refused("slots-unknown", slots.check_candidate, release(11))
+    refused("slots-unknown", slots.target_slot)
+    refused("slots-unknown", slots.begin_write, 1, release(11))

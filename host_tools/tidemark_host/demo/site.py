@@ -53,6 +53,7 @@ class UpstreamReader:
     port: int
     topic: str
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    subscribed: bool = False
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -66,14 +67,15 @@ class UpstreamReader:
     async def _run(self) -> None:
         while True:
             try:
-                # A session that outlives the connection: what comes meanwhile waits in the broker.
                 async with aiomqtt.Client(
                     self.host, self.port, identifier="demo-upstream", timeout=5
                 ) as client:
                     await client.subscribe(self.topic, qos=1)
+                    self.subscribed = True
                     async for message in client.messages:
                         self.messages.append(json.loads(bytes(message.payload)))
             except aiomqtt.MqttError:
+                self.subscribed = False
                 await asyncio.sleep(0.1)
 
 

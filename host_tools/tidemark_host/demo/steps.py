@@ -248,6 +248,8 @@ async def outage(site: Site, show: Show) -> None:
     show.check(len(stored) > 40, f"flash: {len(stored)} readings wait in the outbox, power is off")
     await asyncio.to_thread(site.board.power_on)
     await site.broker.start()
+    # The killed broker has forgotten who subscribed: the reader comes back before the gateway.
+    await until("the upstream reader is back", lambda: site.upstream.subscribed)
     await site.start_gateway()
     show.say("both are back")
     await until(
