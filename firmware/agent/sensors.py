@@ -1,4 +1,4 @@
-# What the board measures. Yours go here: a class with `number` and `read`, and a line in `fitted`.
+# What the board measures. Yours go here: a class with `number` and `read`, listed by `fitted`.
 
 
 class Counter:
