@@ -214,7 +214,7 @@ class Core:
             raise Refused("rate")
         state = self.store.device(device.id)
         if state.epoch is not None:
-            self._check_epoch(device, hello, state.epoch, state.boot_nonce, digest)
+            self._check_epoch(device, hello, state.epoch, state.boot_nonce)
         kid = bytes([state.handshakes & 0xFF])
         share = X25519PrivateKey.generate()
         payload = protocol.welcome_payload(
@@ -223,7 +223,7 @@ class Core:
         external = protocol.aad("down", device.id, "welcome")
         welcome = protocol.sign(self.identity.key, external, payload)
         keys = protocol.derive_keys(share, hello.share, message, welcome)
-        self.store.accept_hello(device.id, hello.epoch, hello.boot_nonce, digest)
+        self.store.accept_hello(device.id, hello.epoch, hello.boot_nonce)
         floor = self.store.window_floor(device.id)
         self._claims(device, hello.claims, hello.epoch, is_boot=True)
         session = Session(device.id, kid, hello.epoch, hello.boot_nonce, keys)
@@ -237,10 +237,11 @@ class Core:
         self._after.append(opened)
 
     def _check_epoch(
-        self, device: Device, hello: protocol.Hello, epoch: int, boot_nonce: bytes, digest: bytes
+        self, device: Device, hello: protocol.Hello, epoch: int, boot_nonce: bytes
     ) -> None:
         if hello.epoch < epoch:
-            if not self.store.is_known_hello(device.id, hello.epoch, digest):
+            # Any hello of a boot that is known may be a copy, though its nonce is still fresh.
+            if self.store.boot_nonce(device.id, hello.epoch) != hello.boot_nonce:
                 detail = {"code": "epoch", "epoch": hello.epoch, "highest": epoch}
                 self._alarm(device, detail)
             raise Refused("epoch")

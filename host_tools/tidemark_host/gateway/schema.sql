@@ -12,7 +12,6 @@ CREATE TABLE IF NOT EXISTS epochs (
     device     TEXT NOT NULL,
     epoch      INTEGER NOT NULL,
     boot_nonce BLOB NOT NULL,
-    hello      BLOB NOT NULL,
     PRIMARY KEY (device, epoch)
 ) WITHOUT ROWID;
 

@@ -55,6 +55,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript((files("tidemark_host.gateway") / "schema.sql").read_text())
+        self._mend()
         self._max_waiting = max_waiting
         self._keep_delivered = keep_delivered
         self._windows: OrderedDict[tuple[str, int, int], ReplayWindow] = OrderedDict()
@@ -63,6 +64,15 @@ class Store:
         self._dirty_readings: dict[str, set[int]] = {}
         self._devices: dict[str, DeviceState] = {}
         self._waiting = self._count_waiting()
+
+    def _mend(self) -> None:
+        """Bring a file of an earlier schema up to this one."""
+        if self._has("epochs", "hello"):
+            self._db.execute("ALTER TABLE epochs DROP COLUMN hello")
+
+    def _has(self, table: str, column: str) -> bool:
+        sql = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+        return self._db.execute(sql, (table, column)).fetchone() is not None
 
     def close(self) -> None:
         self._db.close()
@@ -125,18 +135,19 @@ class Store:
             self._devices[device] = state
         return state
 
-    def is_known_hello(self, device: str, epoch: int, digest: bytes) -> bool:
-        """Say whether this very hello was the last one accepted for an epoch."""
-        sql = "SELECT 1 FROM epochs WHERE device = ? AND epoch = ? AND hello = ?"
-        return self._db.execute(sql, (device, epoch, digest)).fetchone() is not None
+    def boot_nonce(self, device: str, epoch: int) -> bytes | None:
+        """Return the boot nonce accepted for an epoch, None if there is none or no longer."""
+        sql = "SELECT boot_nonce FROM epochs WHERE device = ? AND epoch = ?"
+        row = self._db.execute(sql, (device, epoch)).fetchone()
+        return row[0] if row else None
 
-    def accept_hello(self, device: str, epoch: int, boot_nonce: bytes, digest: bytes) -> int:
+    def accept_hello(self, device: str, epoch: int, boot_nonce: bytes) -> int:
         """Record a verified hello; return the number of this handshake, from 0."""
         number = self.device(device).handshakes
         self._touch(device)
         self._db.execute("UPDATE devices SET handshakes = ? WHERE id = ?", (number + 1, device))
-        row = (device, epoch, boot_nonce, digest)
-        self._db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?)", row)
+        row = (device, epoch, boot_nonce)
+        self._db.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", row)
         for table, keep in (("epochs", KNOWN_EPOCHS), ("windows", WINDOW_EPOCHS)):
             sql = (
                 f"DELETE FROM {table} WHERE device = ?1 AND epoch < (SELECT min(epoch) FROM"
