@@ -9,6 +9,8 @@ from tidemark.compat import const
 from tidemark.errors import ConfigError, StateError, TidemarkError
 
 _BUNDLE_MAX = const(7168)
+# Faults that provisioning again with the same anchors mends: the key and the slots are there.
+_MENDABLE = ("config", "provisioning-damaged")
 _LEAVE_MS = const(500)  # for the console to take its answer
 
 _bundle = bytearray()
@@ -35,7 +37,7 @@ def begin():
 
 def _begin():
     base = stage0.base
-    if base.fault and base.fault.code != "config":
+    if base.fault and base.fault.code not in _MENDABLE:
         raise base.fault
     if base.safe:
         raise StateError("state-lost", "this board was provisioned and lost its state")
