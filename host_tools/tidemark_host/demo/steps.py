@@ -267,11 +267,17 @@ async def outage(site: Site, show: Show) -> None:
         show.check(whole, f"gateway: no reading of epoch {epoch} is missing")
     await until("upstream has all", lambda: site.view.waiting() == 0)
     keys = {(row["epoch"], row["index"]) for row in rows}
-    got = [
-        (message["epoch"], message["index"])
-        for message in site.upstream.messages
-        if message.get("kind") in ("telemetry", "backlog")
-    ]
+
+    def read() -> list[tuple[int, int]]:
+        return [
+            (message["epoch"], message["index"])
+            for message in site.upstream.messages
+            if message.get("kind") in ("telemetry", "backlog")
+        ]
+
+    # The broker acknowledges to the gateway before it hands on to the reader.
+    await until("the reader has all", lambda: keys <= set(read()))
+    got = read()
     show.check(keys <= set(got), f"upstream: a reader has all {len(keys)}")
     show.check(len(got) == len(set(got)), "upstream: none came twice")
 
