@@ -388,10 +388,10 @@ def test_release_for_a_board_that_nobody_has_is_refused_unless_forced(tmp_path: 
     call(release_command, "init", *where)
     image = tmp_path / "app.romfs"
     image.write_bytes(IMAGE)
-    words = ["add", str(image), *where, "--board", "VIRTAUL", "--version", "1"]
+    words = ["add", str(image), *where, "--board", "NOBODYS", "--version", "1"]
     result = CliRunner().invoke(release_command, words)
     assert result.exit_code == 1
-    assert "boards/VIRTAUL" in result.output and "--force" in result.output
+    assert "boards/NOBODYS" in result.output and "--force" in result.output
     call(release_command, *words, "--force")
 
 
