@@ -51,7 +51,7 @@ class Device:
     enrolled_at: float = 0.0
     state: State = "active"
     cohort: str = "default"
-    cleared_at: float = 0.0  # a quarantine from before this moment is lifted
+    cleared: int = 0  # how often a quarantine was lifted; one that began before the last is over
 
     @property
     def public_bytes(self) -> bytes:
@@ -59,8 +59,10 @@ class Device:
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    f.name: (int, float) if f.name.endswith("_at") else str for f in fields(Device)
+    **{f.name: (int, float) if f.name.endswith("_at") else str for f in fields(Device)},
+    "cleared": int,
 }
+_OLD = ("cleared_at",)  # of earlier files, ignored: a quarantine lifted there holds again
 
 
 class Inventory:
@@ -127,8 +129,13 @@ class Inventory:
         return device
 
     def clear(self, device: str) -> Device:
-        """Lift a device's quarantine as of now. Raises InventoryError("unknown-device")."""
-        return self._change(device, cleared_at=time.time())
+        """Lift a device's quarantine, by number and not by time: clocks differ and are set.
+
+        Raises InventoryError("unknown-device").
+        """
+        self.reload()
+        known = self._devices.get(device)
+        return self._change(device, cleared=known.cleared + 1 if known else 0)
 
     def rename(self, device: str, nickname: str) -> Device:
         """Give a device another nickname. Raises InventoryError("unknown-device")."""
@@ -184,12 +191,15 @@ def _parse(text: str, path: Path) -> dict[str, Device]:
 
 
 def _device(entry: dict[str, Any]) -> Device:
+    entry = {name: value for name, value in entry.items() if name not in _OLD}
     for name, value in entry.items():
         if name not in _TYPES or not isinstance(value, _TYPES[name]) or isinstance(value, bool):
             raise ValueError(f"field {name[:32]!r}")
     device = Device(**entry)
     if len(device.public_bytes) != 32 or key_id(device.public_bytes) != device.id:
         raise InventoryError("key", f"{device.id[:32]!r} is not the hash of its key")
+    if not 0 <= device.cleared < 1 << 32:
+        raise ValueError(f"cleared {device.cleared}")
     if device.state not in ("active", "revoked"):
         raise ValueError(f"state {device.state[:32]!r}")
     return device

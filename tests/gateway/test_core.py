@@ -275,54 +275,6 @@ def test_one_counter_with_two_valid_tags_is_a_clone(site: Site):
     assert site.readings(device) == [1]
 
 
-def test_an_operator_lifts_a_quarantine(site: Site):
-    device = site.device()
-    site.greet(device)
-    site.send(device, "report", device.report())
-    assert site.send(device, "report", device.seal("report", {1: 1}, n=1)) == []
-    assert site.send(device, "report", device.report()) == []
-    type(site.inventory)(site.inventory.path).clear(device.id)
-    site.core.tick()
-    assert site.send(device, "report", device.report()) == ["ack"]
-
-
-def test_an_older_epoch_is_refused_with_an_alarm_but_not_for_a_replayed_hello(site: Site):
-    device = site.device()
-    hello = site.greet(device)
-    device.boot()
-    site.greet(device)
-    site.core.sessions.drop(device.id)
-    assert site.send(device, "hello", hello) == []
-    assert site.view.events(device.id, "alarm") == []
-    older = device.hello(site.core.sessions.nonce, epoch=1)
-    assert site.send(device, "hello", older) == []
-    (alarm,) = site.view.events(device.id, "alarm")
-    assert (alarm["code"], alarm["highest"]) == ("epoch", 2)
-    assert site.refusals() == {"epoch": 2}
-    assert site.view.quarantined(device.id) is None
-
-
-def test_an_earlier_hello_of_a_former_boot_raises_no_alarm_within_its_nonces_life(site: Site):
-    device = site.device()
-    captured = site.greet(device)
-    site.greet(device)
-    device.boot()
-    site.greet(device)
-    site.core.sessions.drop(device.id)
-    assert site.send(device, "hello", captured) == []
-    assert site.view.events(device.id, "alarm") == []
-    assert site.refusals() == {"epoch": 1}
-
-
-def test_a_lower_epoch_that_was_never_accepted_raises_an_alarm(site: Site):
-    device = site.device()
-    device.epoch = 5
-    site.greet(device)
-    assert site.send(device, "hello", device.hello(site.core.sessions.nonce, epoch=4)) == []
-    (alarm,) = site.view.events(device.id, "alarm")
-    assert (alarm["code"], alarm["epoch"]) == ("epoch", 4)
-
-
 def test_forward_jumps_are_accepted_and_counted(site: Site):
     device = site.device()
     site.greet(device)

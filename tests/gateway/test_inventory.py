@@ -46,6 +46,9 @@ def test_the_same_key_again_changes_nothing_and_a_revoked_one_is_refused(tmp_pat
         {"nickname": 5},
         {"enrolled_at": True},
         {"unknown": "x"},
+        {"cleared": 1.5},
+        {"cleared": -1},
+        {"cleared": 1 << 64},
     ],
 )
 def test_an_entry_that_does_not_hold_is_refused_and_the_last_good_file_stays(
@@ -68,6 +71,16 @@ def test_a_file_that_is_no_inventory_is_refused(tmp_path: Path, text: str):
     path.write_text(text)
     with pytest.raises(InventoryError):
         Inventory(path)
+
+
+def test_an_entry_with_a_clearance_by_time_is_read_and_clears_nothing(tmp_path: Path):
+    path = tmp_path / "inventory.json"
+    device = Inventory(path).enroll(b"k" * 32, "PICO")
+    document = json.loads(path.read_text())
+    del document["devices"][0]["cleared"]
+    document["devices"][0]["cleared_at"] = 1_700_000_000.5
+    path.write_text(json.dumps(document))
+    assert Inventory(path).get(device.id) == device
 
 
 def test_the_gateway_keeps_serving_when_the_file_breaks(site: Site):
@@ -108,7 +121,7 @@ def test_the_command_lifts_a_quarantine_and_says_what_is_wrong(site: Site):
     device = site.device()
     site.greet(device)
     with site.store.transaction():
-        site.store.quarantine(device.id, "clone", site.clock.now + 1_700_000_000)
+        site.store.quarantine(device.id, "clone", 0, site.clock.now)
     state = ("--state", str(site.path))
     assert json.loads(run(*state, "--json").stdout)[0]["state"] == "quarantined"
     done = run(*state, "--clear", device.id, "--json")

@@ -73,9 +73,8 @@ def command(
 
 def _row(device: Device, view: GatewayView | None) -> dict[str, Any]:
     claims = view.claims(device.id) if view else {}
-    since = view.quarantined(device.id) if view else None
     state = device.state
-    if state == "active" and since is not None and since >= device.cleared_at:
+    if state == "active" and view and view.is_quarantined(device.id, device.cleared):
         state = "quarantined"
     seen = view.seen(device.id) if view else None
     return asdict(device) | {

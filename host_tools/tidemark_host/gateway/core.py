@@ -95,8 +95,8 @@ class Core:
         return known
 
     def is_quarantined(self, device: str) -> bool:
-        known, since = self.inventory.get(device), self.store.device(device).quarantined
-        return known is not None and since is not None and since >= known.cleared_at
+        known, cleared = self.inventory.get(device), self.store.device(device).quarantined
+        return known is not None and cleared is not None and cleared >= known.cleared
 
     def session(self, device: str, kid: bytes) -> Session | None:
         return self.sessions.find(device, kid)
@@ -363,7 +363,9 @@ class Core:
     def _clone(self, device: Device, detail: dict[str, Any]) -> None:
         """Raise the alarm, quarantine the device, refuse the message."""
         self._alarm(device, detail)
-        self.store.quarantine(device.id, "clone", self._wall())
+        self._reload()  # a clearance that is not read yet must not lift this one
+        known = self.inventory.get(device.id) or device
+        self.store.quarantine(device.id, "clone", known.cleared, self._wall())
         raise Refused("clone")
 
     def _answer(self, message: Verified, out: list[Message]) -> None:

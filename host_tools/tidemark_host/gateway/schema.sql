@@ -3,6 +3,7 @@ CREATE TABLE IF NOT EXISTS devices (
     id          TEXT PRIMARY KEY,
     handshakes  INTEGER NOT NULL DEFAULT 0,
     quarantined REAL,
+    cleared     INTEGER NOT NULL DEFAULT 0,
     reason      TEXT,
     claims      TEXT NOT NULL DEFAULT '{}',
     claims_at   REAL

@@ -32,7 +32,7 @@ class DeviceState:
     epoch: int | None
     boot_nonce: bytes
     handshakes: int
-    quarantined: float | None
+    quarantined: int | None  # the inventory's `cleared` when it was; None: never
     claims: dict[str, Any]
 
 
@@ -69,6 +69,8 @@ class Store:
         """Bring a file of an earlier schema up to this one."""
         if self._has("epochs", "hello"):
             self._db.execute("ALTER TABLE epochs DROP COLUMN hello")
+        if not self._has("devices", "cleared"):
+            self._db.execute("ALTER TABLE devices ADD COLUMN cleared INTEGER NOT NULL DEFAULT 0")
 
     def _has(self, table: str, column: str) -> bool:
         sql = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
@@ -124,9 +126,10 @@ class Store:
         """Return what is known; a device never seen has epoch None."""
         state = self._devices.get(device)
         if state is None:
-            sql = "SELECT handshakes, quarantined, claims FROM devices WHERE id = ?"
+            sql = "SELECT handshakes, quarantined, cleared, claims FROM devices WHERE id = ?"
             row = self._db.execute(sql, (device,)).fetchone()
-            handshakes, quarantined, claims = row or (0, None, "{}")
+            handshakes, since, cleared, claims = row or (0, None, 0, "{}")
+            quarantined = None if since is None else cleared
             sql = (
                 "SELECT epoch, boot_nonce FROM epochs WHERE device = ? ORDER BY epoch DESC LIMIT 1"
             )
@@ -169,11 +172,14 @@ class Store:
         (floor,) = self._db.execute(sql, (device, WINDOW_EPOCHS)).fetchone()
         return floor or 0
 
-    def quarantine(self, device: str, reason: str, now: float) -> None:
-        """Restrict a device to hello and evidence until an operator clears it."""
+    def quarantine(self, device: str, reason: str, cleared: int, now: float) -> None:
+        """Restrict a device to hello and evidence until an operator clears it once more.
+
+        `cleared`: how often that was done so far; `now` is for people and decides nothing.
+        """
         self._touch(device)
-        sql = "UPDATE devices SET quarantined = ?, reason = ? WHERE id = ?"
-        self._db.execute(sql, (now, reason, device))
+        sql = "UPDATE devices SET quarantined = ?, cleared = ?, reason = ? WHERE id = ?"
+        self._db.execute(sql, (now, cleared, reason, device))
 
     def set_claims(self, device: str, claims: dict[str, Any], now: float) -> None:
         """Keep the device's last claims (JSON-safe)."""

@@ -73,6 +73,11 @@ class GatewayView:
         rows = self._rows("SELECT quarantined FROM devices WHERE id = ?", device)
         return rows[0][0] if rows else None
 
+    def is_quarantined(self, device: str, cleared: int) -> bool:
+        """Say whether a device that was cleared `cleared` times is in quarantine now."""
+        sql = "SELECT 1 FROM devices WHERE id = ? AND quarantined NOT NULL AND cleared >= ?"
+        return bool(self._rows(sql, device, cleared))
+
     def seen(self, device: str) -> float | None:
         """Return when the device last told its claims (Unix seconds)."""
         rows = self._rows("SELECT claims_at FROM devices WHERE id = ?", device)
