@@ -20,6 +20,7 @@ from pathlib import Path
 from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_build as build
 from tidemark_host import toolchain_cache as cache
+from tidemark_host import toolchain_rp2 as rp2
 from tidemark_host.boardfile import BoardFileError
 from tidemark_host.toolchain_cache import ToolchainError, run, say
 
@@ -27,6 +28,7 @@ __all__ = [
     "Check",
     "ToolchainError",
     "doctor",
+    "firmware",
     "mosquitto",
     "mpy_cross",
     "quick_micropython",
@@ -139,6 +141,14 @@ def runtime(board: str = "VIRTUAL") -> Path:
     Safe to call from several processes at once. The file stays valid while the caller runs.
     """
     return build.build_runtime(board, mpy_cross(), umqtt_dir())
+
+
+def firmware(board: str) -> Path:
+    """Return the UF2 image of an RP2040 board, built when the firmware has changed.
+
+    Safe to call from several processes at once. The file stays valid while the caller runs.
+    """
+    return rp2.firmware(board, mpy_cross(), umqtt_dir()).uf2
 
 
 @remember
@@ -310,7 +320,8 @@ def main(argv: list[str]) -> int:
                 print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
             return 0 if all(check.ok for check in checks) else 1
         elif len(argv) == 2 and argv[0] == "firmware":
-            print(build.firmware_image(argv[1], mpy_cross(), umqtt_dir()))
+            port = rp2 if rp2.is_rp2(argv[1]) else build
+            print(port.firmware_image(argv[1], mpy_cross(), umqtt_dir()))
         else:
             print("usage: toolchain setup | doctor | firmware BOARD", file=sys.stderr)
             return 1

@@ -23,7 +23,7 @@ MICROPYTHON = "1.25.0"
 _MBEDTLS_SERIES = "3.6."
 _SUITE = "trixie"
 # A build date in the binary would make every day's build another one.
-_ENV = {
+ENV = {
     "SOURCE_DATE_EPOCH": "1745020800",
     "MICROPY_GIT_TAG": f"v{MICROPYTHON}",
     "MICROPY_GIT_HASH": "tidemark",
@@ -129,12 +129,12 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
         with cache.lock("runtime"):
             if target.is_file():
                 return target
-            stage = _stage(firmware, generated, umqtt)
+            stage = stage_frozen("stage", firmware, generated, umqtt)
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _runtime_key(board, stage / "firmware", generated, source, umqtt) != key:
                 continue
             _compile(board, source, stage, mpy_cross, target)
-            _prune(target.parent)
+            prune(target.parent)
             return target
     raise ToolchainError("firmware-changes", f"{firmware} keeps changing while it is built")
 
@@ -150,12 +150,12 @@ def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt
         (REPO / "boards" / board / "manifest.py").read_bytes(),
         generated,
         cache.tree_digest(umqtt, ".py"),
-        *_frozen_parts(firmware),
+        *frozen_parts(firmware),
     )
 
 
-def _frozen_parts(firmware: Path) -> list[bytes | str]:
-    """Return what is frozen: the entry points and the base, never the application."""
+def frozen_parts(firmware: Path) -> list[bytes | str]:
+    """Return what is frozen, as names and contents: entry points and base, no application."""
     paths = [
         firmware / "_boot.py",
         firmware / "main.py",
@@ -168,9 +168,12 @@ def _frozen_parts(firmware: Path) -> list[bytes | str]:
     return parts
 
 
-def _stage(firmware: Path, generated: str, umqtt: Path) -> Path:
-    """Copy what is frozen, with new time stamps: the freezer compares times, not contents."""
-    stage = cache_dir() / "stage"
+def stage_frozen(name: str, firmware: Path, generated: str, umqtt: Path) -> Path:
+    """Copy what is frozen into the cache folder `name`, and return the folder.
+
+    With new time stamps: the freezer compares times, not contents.
+    """
+    stage = cache_dir() / name
     shutil.rmtree(stage, ignore_errors=True)
     own = stage / "firmware"
     for path in [firmware / "_boot.py", firmware / "main.py", *firmware.glob("tidemark/**/*.py")]:
@@ -218,7 +221,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
             f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
         ],
         why="building MicroPython's unix port",
-        env={**_ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
+        env={**ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".new")
@@ -238,7 +241,7 @@ def firmware_image(board: str, mpy_cross: Path, umqtt: Path) -> str:
     fresh = out.with_suffix(".new")
     shutil.copy2(image, fresh)
     fresh.rename(out)
-    frozen = sum(len(part) for part in _frozen_parts(firmware_dir())[1::2])
+    frozen = sum(len(part) for part in frozen_parts(firmware_dir())[1::2])
     return (
         f"{out.relative_to(REPO)}: {out.stat().st_size} bytes, of which the base is made from "
         f"{frozen} bytes of Python. A program of this machine has no flash limit to meet."
@@ -266,7 +269,7 @@ def _has_libffi() -> bool:
     return subprocess.run(["pkg-config", "--exists", "libffi"], check=False).returncode == 0
 
 
-def _prune(keep: Path) -> None:
+def prune(keep: Path) -> None:
     """Drop runtimes that nobody asked for in a day, but for the latest few."""
     runtimes = sorted(keep.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     limit = time.time() - _KEEP_SECONDS
