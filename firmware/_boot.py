@@ -1,6 +1,7 @@
 import sys
 
-sys.path[:] = [".frozen"]  # first of all, and again after each soft reset: no file may shadow a module of the base
+# First of all, and again after each soft reset: no file may shadow a module of the base.
+sys.path[:] = [".frozen"]
 
 from tidemark import stage0  # noqa: E402
 

@@ -12,7 +12,7 @@ from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
 from tidemark.slots import NONE, Slots
-from tidemark.supervisor import Supervisor, Task
+from tidemark.supervisor import Task
 from tidemark.trial import Trial
 
 # Keys of the journalled link settings (CBOR map under "config").
@@ -36,10 +36,10 @@ class Base:
     .record(code, detail)`.
     """
 
-    def __init__(self, port, board):
+    def __init__(self, port, board, supervisor):
         self.port = port
         self.board = board
-        self.supervisor = Supervisor(port)
+        self.supervisor = supervisor
         self.regions = open_regions(port.flash(), board.REGIONS)
         guard = port.kbd_intr
         self.journal = Journal(self.regions["journal"], guard)
@@ -156,13 +156,12 @@ class Base:
             self._trial = Trial(board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.HEAP_FLOOR)
         self._delay_radio()
         supervisor = self.supervisor
-        supervisor.on_health = self._first_health
         if app:
             for task in app.tasks(self):
                 supervisor.add(task)
-        supervisor.add(Task("link", self.connection.step, 0, _TASK_DEADLINE_MS))
+        supervisor.add(Task("link", self.connection.step, 5, _TASK_DEADLINE_MS))
         supervisor.add(Task("report", self._report_step, 100, _TASK_DEADLINE_MS))
-        supervisor.add(Task("update", self.updates.step, 0, _TASK_DEADLINE_MS))
+        supervisor.add(Task("update", self.updates.step, 10, _TASK_DEADLINE_MS))
         supervisor.add(Task("evidence", self._evidence_step, 1000, _TASK_DEADLINE_MS))
 
     def _delay_radio(self):
@@ -171,10 +170,6 @@ class Base:
         short = max(self.slots.crashes, self.slots.power_boots)
         if short > 1:
             self.link.delay(min(1000 << min(short, 10), _RADIO_DELAY_MAX_MS))
-
-    def _first_health(self):
-        if self._trial is None:
-            self.slots.healthy()
 
     def crashed(self, error):
         """The image raised: the supervisor's broad catch. Records what is known, then resets; does
@@ -209,8 +204,12 @@ class Base:
         now = self.uptime_ms()
         if self._trial:
             self._judge(now)
-        elif self.acknowledged:
+            return
+        if self.acknowledged:
             self._former_acknowledged(now)
+        if self.supervisor.marked and now >= self.board.TRIAL_HOLD_MS:
+            # One round of all tasks is not yet health: crashes are forgotten after a while of it.
+            self.slots.healthy()
 
     def _judge(self, now):
         app_reason = self._app.health(self) if hasattr(self._app, "health") else None

@@ -52,6 +52,7 @@ def build(base):
         BOOTSEED: base.session.boot_nonce,
         SWNAME: _SW_NAME,
         SWVERSION: release.version if release else "",
+        RUNTIME_DIGEST: base.board.RUNTIME,
         IMAGE_DIGEST: release.digest if release else b"",
         SLOTS: slots.table(),
         RESET_CAUSE: base.reason or base.cause,

@@ -118,6 +118,11 @@ class Connection:
             self._report_due = now + interval_ms
             self.report({})
 
+    @property
+    def reporting(self):
+        """True while a report waits for its acknowledgement."""
+        return self._report_in_flight
+
     def report_soon(self):
         """Have the next `report_when_due` send."""
         self._report_due = 0

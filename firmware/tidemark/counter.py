@@ -50,8 +50,7 @@ class Counter:
         best = 0
         for slot in range(self._slots):
             epoch = self._epoch_at(slot)
-            if epoch > best:
-                best = epoch
+            best = max(best, epoch)
         self._found = best
         return best
 
@@ -69,7 +68,7 @@ class Counter:
         if self._guard:
             self._guard(False)
         try:
-            # Refused unless proven otherwise: an exception on the way may not leave a half promise.
+            # Refused unless proven otherwise: an exception on the way leaves no half promise.
             self._refused = True
             self.epoch = self._open()
             self._refused = False

@@ -4,8 +4,8 @@
 #   slot whose record was torn and reads blank later is never written over with other bytes.
 # - Each record carries SHA-256(hash before + body), cut to 16 bytes. After records that can't be
 #   read any more the next one is marked as the start of a chain segment.
-# - Events that peers can trigger at will are counted in RAM and written seldom, and may fill only a
-#   quarter of a sector: they never make the ring go on to the next one.
+# - Events that peers can trigger at will are counted in RAM and written seldom, and may fill only
+#   a quarter of a sector: they never make the ring go on to the next one.
 
 import binascii
 import hashlib
@@ -46,9 +46,9 @@ _OTHER = "other"
 class Evidence:
     """The ring. `recover` comes first.
 
-    `region`: tidemark.flash.Region of at least two sectors, this ring's alone. `guard`: called with
-    False before and True after each write; or None. `coalesce_ms`: a remote event of one code is
-    written at most once in that time. `gaps`: int, records of this boot that the flash did not
+    `region`: tidemark.flash.Region of at least two sectors, this ring's alone. `guard`: called
+    with False before and True after each write; or None. `coalesce_ms`: a remote event of one code
+    is written at most once in that time. `gaps`: int, records of this boot that the flash did not
     take; their numbers are missing in the ring.
     """
 
@@ -70,7 +70,7 @@ class Evidence:
         self.gaps = 0
 
     def recover(self):
-        """Find the newest record and return its number (int, 0 if there is none). Writes nothing."""
+        """Find the newest record and return its number (int, 0 if none). Writes nothing."""
         self._firm = False
         below = _MAX_NUMBER + 1
         for _ in range(_MAX_STRAYS):
@@ -79,12 +79,12 @@ class Evidence:
                 break
             below = number
         self._number = self._used = number
-        self._hash = bytes(self._view(number)[_BODY_SIZE : _BODY_SIZE + _HASH]) if number else _ZEROS
+        self._hash = self._chain_of(number) if number else _ZEROS
         self._remote = self._count_remote()
         return number
 
     def head(self):
-        """Return (number, 16-byte hash) of the newest record, made firm; (0, zeros) without one."""
+        """Return (number, 16-byte hash) of the newest record, made firm; (0, zeros) if none."""
         if self._guard:
             self._guard(False)
         try:
@@ -148,11 +148,7 @@ class Evidence:
 
     def _write_count(self, code, uptime_ms):
         count, detail, epoch, seq, cause, written = self._pending[code]
-        if not count or written is not None and uptime_ms - written < self._coalesce_ms:
-            return 0
-        number = self._used + 1
-        if number % self._per_sector == 1 or self._remote >= self._quota:
-            # Its turn comes when another kind has opened a sector.
+        if not count or (written is not None and uptime_ms - written < self._coalesce_ms):
             return 0
         detail = struct.pack(">I", count) + detail
         number = self._write(REMOTE, code, detail, epoch, seq, uptime_ms, cause)
@@ -170,8 +166,11 @@ class Evidence:
                 number = self._next_number()
                 if number > _MAX_NUMBER:
                     break
-                if kind == REMOTE and number % self._per_sector == 1:
-                    break
+                if kind == REMOTE and (
+                    number % self._per_sector == 1 or self._remote >= self._quota
+                ):
+                    # Its turn comes when another kind has opened a sector.
+                    return 0
                 self._used = number
                 if self._try(number, kind, code, detail, epoch, seq, uptime_ms, cause):
                     return number
@@ -250,8 +249,8 @@ class Evidence:
         record = self._region.read(self._off(number), SIZE)
         if record[4] & _SEGMENT or number == 1 or not self._valid(number - 1):
             return True
-        before = bytes(self._view(number - 1)[_BODY_SIZE : _BODY_SIZE + _HASH])
-        return _chain(before, record[:_BODY_SIZE]) == record[_BODY_SIZE:_CRC_OFF]
+        chain = _chain(self._chain_of(number - 1), record[:_BODY_SIZE])
+        return chain == record[_BODY_SIZE:_CRC_OFF]
 
     def _valid(self, number):
         return is_valid(self._view(number), number)
@@ -266,6 +265,9 @@ class Evidence:
                 count += 1
         return count
 
+    def _chain_of(self, number):
+        return bytes(self._view(number)[_BODY_SIZE:_CRC_OFF])
+
     def _off(self, number):
         return (number - 1) % self._slots * SIZE
 
@@ -278,7 +280,7 @@ def is_valid(record, number=None):
     if len(record) != SIZE or record[_CRC_OFF:] != _sum(record[:_CRC_OFF]):
         return False
     found = struct.unpack_from(">I", record, 0)[0]
-    if not 0 < found <= _MAX_NUMBER or number is not None and found != number:
+    if not 0 < found <= _MAX_NUMBER or (number is not None and found != number):
         return False
     return record[4] >> 3 <= MAX_DETAIL and record[5] < len(CAUSES)
 

@@ -17,8 +17,8 @@ class Region:
     """Bytes `start` to `start + size` of a flash, addressed from 0.
 
     `flash`: the port's object (docs/architecture.md, Port). `start`, `size`: whole sectors, bytes.
-    Every method raises FlashError `flash-bounds` for an access that is not wholly inside, before it
-    touches the flash; FlashError of the port passes through.
+    Every method raises FlashError `flash-bounds` for an access that is not wholly inside, before
+    it touches the flash; FlashError of the port passes through.
     """
 
     def __init__(self, flash, start, size):

@@ -1,12 +1,12 @@
 # CRC'd key/value log over raw sectors: boot control, trust marks, floors, credentials.
 # Layout and the reasons for each rule: docs/flash-state.md. In short:
-# - Two units, halves of the region, each an array of blocks. A block is claimed (16 zero bytes, read
-#   back) before a record goes into it, so that a torn record that reads blank later is never
+# - Two units, halves of the region, each an array of blocks. A block is claimed (16 zero bytes,
+#   read back) before a record goes into it, so that a torn record that reads blank later is never
 #   written over. The last valid record of a key counts; later ones rule over all before them.
 # - `affirm` appends a fresh copy of a recovered value before anybody relies on it.
-# - A full unit is rewritten to the other one. The change from A to B is a record in A's log, COMMIT,
-#   when B is complete: the log alone decides, so that no torn stamp can bring B back later. B's
-#   first record then is SETTLED; only when that is firm may A be erased.
+# - A full unit is rewritten to the other one. The change from A to B is a record in A's log,
+#   COMMIT, when B is complete: the log alone decides, so that no torn stamp can bring B back
+#   later. B's first record then is SETTLED; only when that is firm may A be erased.
 # - Birth never erases: an erase that was cut off can look complete, and no log can tell.
 
 import binascii
@@ -29,7 +29,8 @@ _STAMP = const(16)
 _MAGIC = const(0x544D4A31)  # "TMJ1"
 _MAX_GENERATION = 0xFFFFFFFE
 
-# Record: kind, key length, value length, CRC-32 over generation, block and all the rest; key; value.
+# Record: kind, key length, value length, CRC-32 over generation, block and all the rest; key;
+# value.
 _RECORD = ">BBHI"
 _RECORD_SIZE = const(8)
 _VALUE = const(0x56)
@@ -41,7 +42,8 @@ _COMMIT = const(0x43)  # as the last record: the other unit, of the next generat
 _ABORT = const(0x42)  # nothing; rules over a torn COMMIT before it
 _CONTROL = "~"
 _KINDS = (_VALUE, _MARK, _DELETED, _SETTLED, _COMMIT, _ABORT)
-# Blocks at a unit's end that only such records use: two for each COMMIT torn in a row, one to succeed.
+# Blocks at a unit's end that only such records use: two for each COMMIT torn in a row, one to
+# succeed.
 _MIN_RESERVE = const(7)
 # Blocks that may fail to take a record before the other unit is tried.
 _MAX_FAILURES = const(3)
@@ -323,9 +325,12 @@ class Journal:
         generation = self._generation + 1
         if generation > _MAX_GENERATION:
             raise StateError("journal-worn", "no generation is left")
+        # A COMMIT that was torn may come to light later: behind it stands a firm record.
         if self._open:
-            # A COMMIT that was torn may come to light later: from now on it is not the last record.
             self._control(_ABORT)
+        else:
+            last = self._last[0]
+            self._write(self._base, self._generation, last, *self._record_at(last))
         base = self._other()
         region = self._region
         for i in range(self._unit_sectors):
@@ -369,6 +374,7 @@ class Journal:
         raise FlashError("readback", "the unit takes no more")
 
     def _write(self, base, generation, block, key, kind, value):
+        """Program a record's blocks; harmless where the same record stands already."""
         name = key.encode()
         body = name + value
         crc = _crc(generation, block, kind, len(name), len(value), body)

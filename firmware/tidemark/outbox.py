@@ -1,9 +1,9 @@
-# Readings that wait for the gateway's acknowledgement: a ring over raw sectors that survives resets.
-# Layout and the reasons for each rule: docs/flash-state.md. In short:
-# - Sectors carry a serial number; their header is a pure function of it. A sector without a whole
-#   reading is erased and begun again: its header may be torn and read valid only today.
-# - A sector is cut into chunks. A boot writes only into chunks that it has claimed itself (a stamp,
-#   read back), so a torn reading that reads blank later is never written over.
+# Readings that wait for the gateway's acknowledgement: a ring over raw sectors that survives
+# resets. Layout and the reasons for each rule: docs/flash-state.md. In short:
+# - Sectors carry a serial number; their header is a pure function of it and programmed again
+#   (affirmed) before a later boot writes there: it may be torn and read valid only today.
+# - A sector is cut into chunks. A boot writes only into chunks that it has claimed itself (a
+#   stamp, read back), so a torn reading that reads blank later is never written over.
 # - A reading costs one program, its acknowledgement one of a single byte, a sector one erase.
 
 import binascii
@@ -17,8 +17,8 @@ MAX_BODY = const(256)
 _CHUNK = const(512)
 _STAMP = const(16)
 _MAGIC = const(0x544D4F31)  # "TMO1"
-# Reading: acknowledgement (0xFF: none yet), format, length, epoch, index, CRC-32 over all behind the
-# acknowledgement; body. Aligned to 4 bytes.
+# Reading: acknowledgement (0xFF: none yet), format, length, epoch, index, CRC-32 over all behind
+# the acknowledgement; body. Aligned to 4 bytes.
 _HEAD = ">BBHIII"
 _HEAD_SIZE = const(16)
 _FORMAT = const(0x01)
@@ -38,8 +38,8 @@ class Outbox:
     back after a power cut within `ack`, never otherwise; a torn one is skipped.
 
     `region`: tidemark.flash.Region of at least two sectors, this outbox's alone. `guard`: called
-    with False before and True after each write; or None. `dropped`: int, readings lost in this boot
-    to make room. RAM use does not grow with what waits.
+    with False before and True after each write; or None. `dropped`: int, readings lost in this
+    boot to make room. RAM use does not grow with what waits.
     """
 
     def __init__(self, region, guard=None):
@@ -53,6 +53,7 @@ class Outbox:
         self._next_chunk = 0  # first one of the newest sector that is not claimed
         self._at = 0  # where the next reading goes in this boot's chunk, 0: no chunk yet
         self._end = 0
+        self._firm = False  # the newest sector's header was affirmed in this boot
         self._waiting = 0
         self._oldest = 0  # no pending reading lies before this handle
         self._index = 0
@@ -65,10 +66,8 @@ class Outbox:
             serial = self._stamp_at(index * self._region.sector)
             if serial > self._serial and (serial - 1) % self._region.sectors == index:
                 self._serial = serial
-        if self._serial and not self._has_reading(self._serial):
-            self._serial -= 1
-            self._next_chunk = self._chunks
-        elif self._serial:
+        self._firm = False
+        if self._serial:
             base = self._base(self._serial)
             self._next_chunk = 1
             for chunk in range(1, self._chunks):
@@ -105,8 +104,9 @@ class Outbox:
         if self._guard:
             self._guard(False)
         try:
+            last = self._serial + 1
             for _ in range(_MAX_FAILURES):
-                at = self._room(_aligned(len(body)))
+                at = self._room(_aligned(len(body)), last)
                 try:
                     self._region.write_checked(at, _record(epoch, index, body))
                 except FlashError as error:
@@ -160,7 +160,7 @@ class Outbox:
         return False
 
     def ack_id(self, epoch, index):
-        """Mark the reading with this epoch and index as delivered; return whether it was pending."""
+        """Mark the reading with this id as delivered; return whether it was pending."""
         if self._waiting:
             for item in self._walk(self._oldest):
                 if item[1] == epoch and item[2] == index:
@@ -187,14 +187,20 @@ class Outbox:
                 break
         return True
 
-    def _room(self, size):
-        """Return where `size` bytes go: into this boot's chunk, else into a newly claimed one."""
+    def _room(self, size, last):
+        """Return where `size` bytes go: into this boot's chunk, else into a newly claimed one.
+
+        Opens no sector beyond serial `last`: one bad reading may not cost all that waits.
+        """
         if self._at and self._at + size <= self._end:
             return self._at
         for _ in range(self._chunks + _MAX_FAILURES):
             if not self._serial or self._next_chunk >= self._chunks:
+                if self._serial >= last:
+                    break
                 at = self._open_sector()
             else:
+                self._affirm()
                 at = self._base(self._serial) + self._next_chunk * self._chunk
                 self._next_chunk += 1
                 if not self._claim(at):
@@ -206,7 +212,8 @@ class Outbox:
         raise FlashError("readback", "no chunk can be claimed")
 
     def _open_sector(self):
-        """Take the oldest sector, with all that still waits in it; -1 if it does not take a stamp."""
+        """Take the oldest sector, with all that waits in it; -1 if it takes no stamp."""
+        self._affirm()
         serial = self._serial + 1
         if serial > _MAX_SERIAL:
             raise StateError("outbox-worn", "no serial number is left")
@@ -226,7 +233,14 @@ class Outbox:
         self.dropped += lost
         self._serial = serial
         self._next_chunk = 1
+        self._firm = True
         return base if self._claim(base) else -1
+
+    def _affirm(self):
+        """Program the newest sector's header again, once a boot."""
+        if not self._firm and self._serial:
+            self._region.write_checked(self._base(self._serial), _stamp(self._serial))
+        self._firm = True
 
     def _claim(self, at):
         try:
@@ -248,7 +262,7 @@ class Outbox:
             for chunk in range(self._chunks):
                 at = base + chunk * self._chunk
                 end = at + self._chunk
-                if number == serial and end <= base + off or self._stamp_at(at) != number:
+                if (number == serial and end <= base + off) or self._stamp_at(at) != number:
                     continue
                 at += _STAMP
                 while at + _HEAD_SIZE <= end:
@@ -260,15 +274,6 @@ class Outbox:
                     if waiting and (number > serial or at >= base + off):
                         yield self._handle(number, at - base), epoch, index, at, length
                     at += _aligned(length)
-
-    def _has_reading(self, serial):
-        """Return whether a whole reading was ever stored in this sector, so its header is firm."""
-        base = self._base(serial)
-        for chunk in range(self._chunks):
-            at = base + chunk * self._chunk
-            if self._stamp_at(at) == serial and self._reading_at(at + _STAMP, at + self._chunk):
-                return True
-        return False
 
     def _reading_at(self, at, end):
         """Return (waiting, length, epoch, index) of the reading at `at`, None if there is none."""

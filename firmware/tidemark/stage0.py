@@ -20,15 +20,21 @@ def boot():
     global base
     import tidemark_board
     from tidemark import port
-    from tidemark.base import Base
+    from tidemark.supervisor import Supervisor
 
     platform = port.select()
-    base = Base(platform, tidemark_board)
-    base.supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
+    supervisor = Supervisor(platform)
+    supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
+    # Only now: whatever is wrong from here on, the lease ends and the board tries again.
+    from tidemark.base import Base
+
+    base = Base(platform, tidemark_board, supervisor)
     try:
         base.recover()
     except TidemarkError as error:
         base.fault = error
+    except Exception as error:  # a record of our own that does not mean what it should
+        base.fault = StateError("state-unreadable", type(error).__name__)
     _mount_files(base)
 
 

@@ -34,7 +34,6 @@ class Supervisor:
         self.tasks = []
         self.missed = ""
         self.marked = False  # the first health mark of this boot
-        self.on_health = None
         self._lease_until = None
         self._lease_reason = ""
 
@@ -108,8 +107,6 @@ class Supervisor:
         if not self.marked and self.tasks and min(task.steps for task in self.tasks) > 0:
             self.marked = True
             self.end_lease()
-            if self.on_health:
-                self.on_health()
         return wait
 
     def run(self, sleep_ms):

@@ -45,12 +45,10 @@ class Client:
         targets. That will be a second pass with `now` = the time floor, whose other targets are
         dropped; nothing of it is persisted.) Raises TrustError, LinkError, StateError.
         """
-        if now is not None:
-            now = max(now, self.time_floor)
         trusted = self.trusted = TrustedSet(self.limits, now, self.feed)
         yield from self._refresh_root(trusted)
         if now is not None:
-            # A root on this very walk may have raised the floor.
+            # Now, not before: a root of this very walk may have raised the floor.
             trusted.now = max(now, self.time_floor)
         trusted.finish_root()
         scope = trusted.scope()

@@ -9,6 +9,7 @@ from tidemark.tuf_client import Client as TufClient
 from tidemark.updater import Updater
 
 _TIME_WAIT_MS = const(60_000)
+_SLICE_MS = const(20)
 _FIRST_MS = const(2_000)
 _RUNTIME_INDEX = const(1)  # of the runtime that this base is frozen into
 
@@ -59,24 +60,33 @@ class Updates:
         base = self._base
         now = base.uptime_ms()
         if self._state == _IDLE:
-            if now >= self._due and base.acknowledged and not base.slots.in_trial:
+            if now < self._due or base.slots.in_trial:
+                return
+            if base.acknowledged:
                 base.connection.ask_time()
                 self._asked = now
                 self._state = _ASKING
+            elif now >= self._due + self._period_ms:
+                self._begin(None)
         elif self._state == _ASKING:
             seconds = base.connection.take_time_token()
             if seconds is not None:
-                self._run = self.updater.run(seconds)
-                self._state = _RUNNING
+                self._begin(seconds)
             elif now - self._asked > _TIME_WAIT_MS:
-                self._state, self._due = _IDLE, now + self._period_ms
+                self._begin(None)
         elif self._state == _RUNNING:
             try:
-                next(self._run)
+                while base.uptime_ms() - now < _SLICE_MS:
+                    next(self._run)
             except StopIteration:
                 self._finish(now)
         elif base.connection.reports_acked > self._told or now >= self._due:
             base.reset("update")
+
+    def _begin(self, seconds):
+        """Starts a run; without the time (None) it only walks the root chain (design 7)."""
+        self._run = self.updater.run(seconds)
+        self._state = _RUNNING
 
     def _finish(self, now):
         base = self._base
@@ -91,7 +101,8 @@ class Updates:
         if outcome == "staged" and base.slots.retry_due and not base.slots.retries:
             # The report of the outcome leaves first, but not for ever.
             self._state, self._due = _LEAVING, now + 5_000
-            self._told = base.connection.reports_acked
+            # A report that is under way was made before this outcome.
+            self._told = base.connection.reports_acked + base.connection.reporting
 
 
 def tuf_client(base, root, http=None):

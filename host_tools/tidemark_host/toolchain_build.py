@@ -118,18 +118,19 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
     Raises ToolchainError with the compiler's last lines when the firmware does not compile.
     """
     firmware = firmware_dir()
-    generated = generate_board_module(load_board(REPO / "boards" / board / "board.toml"))
+    definition = load_board(REPO / "boards" / board / "board.toml")
+    generated = generate_board_module(definition)
     source = source_dir()
     for _ in range(5):
         key = _runtime_key(board, firmware, generated, source, umqtt)
-        target = cache_dir() / "runtime" / key / "micropython"
+        target = cache_dir() / "runtime" / key[:16] / "micropython"
         if target.is_file():
             os.utime(target.parent)
             return target
         with cache.lock("runtime"):
             if target.is_file():
                 return target
-            stage = stage_frozen("stage", firmware, generated, umqtt)
+            stage = stage_frozen("stage", firmware, generate_board_module(definition, key), umqtt)
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _runtime_key(board, stage / "firmware", generated, source, umqtt) != key:
                 continue
@@ -140,7 +141,7 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
 
 
 def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt: Path) -> str:
-    return cache.digest(
+    return cache.full_digest(
         _RECIPE,
         str(source),
         *_FLAGS,

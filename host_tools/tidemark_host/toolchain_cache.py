@@ -53,12 +53,17 @@ def lock(name: str) -> Generator[None, None, None]:
 
 def digest(*parts: bytes | str) -> str:
     """Return 16 hex digits that name this exact sequence of inputs."""
+    return full_digest(*parts)[:16]
+
+
+def full_digest(*parts: bytes | str) -> str:
+    """Return the SHA-256 (64 hex digits) over this exact sequence of inputs."""
     sha = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         sha.update(len(data).to_bytes(8, "big"))
         sha.update(data)
-    return sha.hexdigest()[:16]
+    return sha.hexdigest()
 
 
 def tree_digest(root: Path, suffix: str = "") -> str:

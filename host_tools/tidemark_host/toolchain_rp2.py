@@ -163,16 +163,22 @@ def _fetch_sdk(work: Path) -> None:
     apt.unpack(debs, work / "root")
 
 
-def _need_cross_compiler() -> None:
-    missing = [name for name in ("cmake", "ninja") if not shutil.which(name)]
-    packages = ["ninja-build" if name == "ninja" else name for name in missing]
+def missing_packages() -> list[str]:
+    """Return the system packages that a build still needs."""
+    packages = {"cmake": "cmake", "ninja": "ninja-build"}
+    missing = [package for name, package in packages.items() if not shutil.which(name)]
     compiler = shutil.which(f"{_CROSS}gcc")
     # Without newlib the compiler is there, but finds no libc.
     specs = compiler and run(
         [compiler, "-print-file-name=nosys.specs"], why="trying the cross compiler", timeout_s=20
     )
     if not specs or not Path(specs.strip()).is_absolute() or not shutil.which(f"{_CROSS}g++"):
-        packages += _COMPILER
+        missing += _COMPILER
+    return missing
+
+
+def _need_cross_compiler() -> None:
+    packages = missing_packages()
     if packages:
         say(f"installing {', '.join(packages)}")
         apt.install(packages, "building firmware for the RP2040")

@@ -13,6 +13,7 @@ operation, or of no cut, and there the code under test has promised at least as 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -115,10 +116,8 @@ def _run(
         flash.plan_cut(at, variant)
         result.cuts += 1
     result.boots += 1
-    try:
+    with contextlib.suppress(nor.PowerCut):
         _guarded(lambda: model.boot(flash), story)
-    except nor.PowerCut:
-        pass
     flash.no_cut()
     # The values that weak cells have between boots mean nothing: one form for all of them.
     flash.power_up({})

@@ -1,12 +1,14 @@
-"""I1: no epoch is issued twice, over all power cuts, torn slots and unstable reads of a small ring.
+"""I1: no epoch is issued twice, over all power cuts, torn slots and unstable reads of a small
+ring.
 
 tests/mutants takes each of the counter's five rules away in turn; one of these tests then fails.
 """
 
 from __future__ import annotations
 
-import nor
 import pytest
+
+import nor
 from tests.powercut.search import search
 from tidemark.counter import Counter
 from tidemark.errors import StateError

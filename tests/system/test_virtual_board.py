@@ -9,60 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tidemark_host import toolchain
+from tests.system.maker import PROLOGUE, SIZE, Maker
 from tidemark_host.boards.base import Board, BoardError, BoardTimeout
 from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, FrameError, Frames
 from tidemark_host.boards.virtual import PAGE, SECTOR, VirtualBoard
-
-SIZE = 16 * SECTOR
-PROLOGUE = """
-import time
-from tidemark.errors import TidemarkError
-from tidemark.port import select
-port = select()
-flash = port.flash()
-def attempt(what, *args):
-    try:
-        what(*args)
-        print("done")
-    except TidemarkError as e:
-        print("refused", e.code)
-"""
-
-
-class Maker:
-    """Makes boards that run a test's own main.py, and closes them all."""
-
-    def __init__(self, runtime: Path) -> None:
-        self.runtime = runtime
-        self.boards: list[VirtualBoard] = []
-
-    def __call__(self, code: str, **options: Any) -> VirtualBoard:
-        text = PROLOGUE + textwrap.dedent(code)
-        board = VirtualBoard(runtime=self.runtime, code=text, **{"size": SIZE, **options})
-        self.boards.append(board)
-        board.power_on()
-        return board
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Path:
-    return toolchain.runtime("VIRTUAL")
-
-
-@pytest.fixture
-def make(runtime: Path) -> Iterator[Maker]:
-    maker = Maker(runtime)
-    yield maker
-    for board in maker.boards:
-        board.close()
-
 
 # -- flash ----------------------------------------------------------------------------------------
 
@@ -253,11 +207,11 @@ def test_a_starved_watchdog_resets_and_tells_its_cause(make: Maker) -> None:
 def test_a_watchdog_fed_by_a_timer_lets_a_busy_loop_live(make: Maker) -> None:
     board = make("""
         port.start_timer(40, lambda _: port.feed())
-        port.arm_watchdog(400)
+        port.arm_watchdog(1500)
         start = port.uptime_ms()
-        while port.uptime_ms() - start < 1200:
+        while port.uptime_ms() - start < 1900:
             pass
-        time.sleep(1.2)
+        time.sleep(1.9)
         print("alive")
     """)
     board.serial_log.wait_for("alive")
@@ -381,97 +335,6 @@ def test_flash_operations_hold_timers_off(make: Maker) -> None:
     """)
     board.serial_log.wait_for("held True")
     assert board.violations == []
-
-
-@pytest.mark.parametrize("loop", ["pass", "[0] * 500", "time.sleep(1)", "flash.erase(0)"])
-def test_ctrl_c_stops_a_loop_and_leaves_a_prompt(make: Maker, loop: str) -> None:
-    board = make(f"""
-        print("looping")
-        while True:
-            {loop}
-    """)
-    board.serial_log.wait_for("looping")
-    board.send(b"\x03")
-    board.serial_log.wait_for("KeyboardInterrupt")
-    board.serial_log.wait_for(">>> ")
-    assert board.violations == []
-
-
-def test_ctrl_c_is_kept_within_a_bracket_and_raised_at_its_end(make: Maker) -> None:
-    board = make("""
-        port.kbd_intr(False)
-        print("bracket")
-        start = time.ticks_ms()
-        while time.ticks_diff(time.ticks_ms(), start) < 500:
-            pass
-        print("unbroken")
-        port.kbd_intr(True)
-        while True:
-            pass
-    """)
-    board.serial_log.wait_for("bracket")
-    board.send(b"\x03")
-    board.serial_log.wait_for("unbroken")
-    board.serial_log.wait_for("KeyboardInterrupt")
-
-
-def test_a_kept_ctrl_c_can_be_asked_for_once(make: Maker) -> None:
-    board = make("""
-        port.kbd_intr(False)
-        print("bracket")
-        while not port.interrupted():
-            pass
-        port.kbd_intr(True)
-        print("asked", port.interrupted())
-    """)
-    board.serial_log.wait_for("bracket")
-    board.send(b"\x03")
-    board.serial_log.wait_for("asked False")
-
-
-def test_ctrl_c_does_nothing_during_boot_py(runtime: Path) -> None:
-    boot = PROLOGUE + "print('booting')\ntime.sleep(0.4)\nprint('booted')"
-    code = {"_boot.py": boot, "main.py": "print('main')"}
-    with VirtualBoard(runtime=runtime, code=code, size=SIZE) as board:
-        board.power_on()
-        board.serial_log.wait_for("booting")
-        board.send(b"\x03")
-        board.serial_log.wait_for("booted")
-        board.serial_log.wait_for(">>> ")
-        assert not any("KeyboardInterrupt" in line.text for line in board.serial_log)
-
-
-def test_an_error_out_of_main_shows_a_traceback_and_falls_to_the_repl(make: Maker) -> None:
-    board = make("1 / 0")
-    board.serial_log.wait_for("ZeroDivisionError")
-    board.serial_log.wait_for(">>> ")
-    board.send(b"for i in (6, 7):\r    print(i * 7)\r\r")
-    board.serial_log.wait_for("49")
-    board.send(b"1 + 100\r")
-    board.serial_log.wait_for("101")
-    board.send(b"(1 +\x7f+\r 300)\r")
-    board.serial_log.wait_for("301")
-
-
-def test_ctrl_d_at_the_prompt_runs_main_again_with_a_clean_heap(make: Maker) -> None:
-    board = make("print('main runs', port.reset_cause())")
-    board.serial_log.wait_for("main runs power-on")
-    board.serial_log.wait_for(">>> ")
-    board.send(b"left = 1\r\x04")
-    board.serial_log.wait_for("MPY: soft reboot")
-    board.serial_log.wait_for("main runs soft")
-    since = len(board.serial_log)
-    board.send(b"left\r")
-    board.serial_log.wait_for("NameError", since=since)
-
-
-def test_log_lines_carry_the_time_they_were_printed(make: Maker) -> None:
-    board = make("print('first')\ntime.sleep(0.3)\nprint('second')")
-    first = board.serial_log.wait_for("first")
-    second = board.serial_log.wait_for("second")
-    assert 0.2 < second.time - first.time < 2
-    with pytest.raises(BoardTimeout, match="second"):
-        board.serial_log.wait_for("third", timeout=0.05)
 
 
 def test_sockets_connect_wait_and_refuse_while_a_timer_ticks(make: Maker) -> None:

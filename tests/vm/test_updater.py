@@ -302,6 +302,23 @@ def test_other_release_meanwhile_starts_over():
     assert rig.slots.release(1).index == 3
 
 
+def test_slot_that_was_given_up_is_written_anew():
+    # The mark says "good to the end", but it speaks of a slot that holds something else by now.
+    rig = Rig()
+    url = rig.offer(2)
+    rig.run()
+    rig.maker.targets[app_path(BOARD, 2)]["custom"]["abort"] = True
+    rig.publish()
+    rig.run()
+    assert rig.slots.state(1) == EMPTY
+    for sector in range(SECTORS):
+        rig.regions[1].erase(sector)
+    rig.maker.targets[app_path(BOARD, 2)]["custom"]["abort"] = False
+    rig.publish()
+    assert rig.run() == "staged"
+    assert rig.downloads() == [(url, 0), (url, 0)]
+
+
 def test_slot_is_erased_for_a_digest_at_most_four_times_a_day():
     rig = Rig()
     url = rig.offer(2)

@@ -201,3 +201,10 @@ class Board:
         trusted = self.client.trusted
         roles = (trusted.root, trusted.timestamp, trusted.snapshot, trusted.targets["targets"])
         return [role.version for role in roles]
+
+
+def refused(board, code, now=NOW):
+    """The run ends with `code`, and files and marks are what they were."""
+    before = board.state()
+    assert board.refresh(now) == code, board.refresh(now)
+    assert board.state() == before

@@ -9,13 +9,13 @@ leaves its byte as it is, any other byte may go over an erased one or again over
 bytes may always be programmed again, different ones over them never.
 
 Power cuts: `plan_cut` makes the n-th operation from now fail. With `weak=True` the cells that an
-interrupted operation touched have no value of their own from then on: `power_up` gives them one for
-the boot that starts, another one for the next, until they are programmed again with the same bytes
-or erased. Different bytes over weak ones succeed and read back, and leave the cells weak: just what
-makes such a write treacherous on the chip. A cut-off erase is taken to move cells towards 0xFF
-only, so that bytes which still read and are programmed again stay. With `hard=True` it also
-disturbs blank cells, as chips that program a sector before erasing it do, and only another erase
-mends the sector.
+interrupted operation touched have no value of their own from then on: `power_up` gives them one
+for the boot that starts, another one for the next, until they are programmed again with the same
+bytes or erased. Different bytes over weak ones succeed and read back, and leave the cells weak:
+just what makes such a write treacherous on the chip. A cut-off erase is taken to move cells
+towards 0xFF only, so that bytes which still read and are programmed again stay. With `hard=True`
+it also disturbs blank cells, as chips that program a sector before erasing it do, and only another
+erase mends the sector.
 """
 
 # Readings of weak cells, one a boot for each interrupted operation.
@@ -117,7 +117,7 @@ class NorFlash:
         self._inside(addr, len(data))
         if addr % self.page or len(data) % self.page or not len(data):
             raise NorError("align", "a program takes whole aligned pages")
-        if self._buf[addr : addr + len(data)] != b"\xff" * len(data):
+        if bytes(self._buf[addr : addr + len(data)]) != b"\xff" * len(data):
             for i in range(len(data)):
                 want, cell = data[i], self._buf[addr + i]
                 # Over weak cells any program goes through: _settle tells which it makes firm.
@@ -216,7 +216,8 @@ class NorFlash:
             raise PowerCut("program")
 
     def _settle(self, addr: int, data: memoryview) -> None:
-        if not self._weak and self._buf[addr : addr + self.page] == b"\xff" * self.page:
+        blank = b"\xff" * self.page
+        if not self._weak and bytes(self._buf[addr : addr + self.page]) == blank:
             self._buf[addr : addr + self.page] = data
             return
         for i in range(len(data)):
@@ -225,7 +226,7 @@ class NorFlash:
                 continue
             self._buf[addr + i] = want
             weak = self._weak.get(addr + i)
-            if weak and (weak[1] == want or weak[0] == want and not self._hard):
+            if weak and (weak[1] == want or (weak[0] == want and not self._hard)):
                 del self._weak[addr + i]
             elif weak:
                 self._weak[addr + i] = (weak[0], want, weak[2])
@@ -243,7 +244,7 @@ class NorFlash:
                 elif i == count and cell == 0xFF:
                     self._buf[addr + i] = want | (self._cut_mask ^ 0xFF)
             elif addr + i in self._weak:
-                old, new, number = self._weak[addr + i]
+                old, _, number = self._weak[addr + i]
                 self._weak[addr + i] = (old, want, number)
             elif cell != want:
                 self._weak[addr + i] = (cell, want, group)

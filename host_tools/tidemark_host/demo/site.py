@@ -175,14 +175,18 @@ class Site:
 
     # -- the board
 
-    def flash_and_provision(self, image: Path, version: str) -> Born:
-        """Make a factory image with this release in slot A, flash the board, provision it."""
+    def flash(self, image: Path, version: str) -> None:
+        """Make a factory image with this release in slot A, flash the board, switch it on."""
         index = self.release(version, image)
         path = app_path(BOARD, index)
         blank = factory_image(self.definition, self.repository.folder, path)
         self.board.flash(blank)
         self.board.power_on()
         self.board.serial_log.wait_for("waits on this console")
+
+    def flash_and_provision(self, image: Path, version: str) -> Born:
+        """Flash the board, then provision it and let it run."""
+        self.flash(image, version)
         link = LinkSettings(
             HOST,
             self.broker.port,
