@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache as remember
 from pathlib import Path
 
 from tidemark_host import toolchain_apt as apt
@@ -59,21 +60,22 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     """
     folder = REPO / "boards" / board
     described = load_board(folder / "board.toml")
-    generated = generate_board_module(described)
     sources = build.firmware_dir()
     tree = source_tree()
+    _need_cross_compiler()
     for _ in range(5):
-        key = _key(folder, sources, generated, tree, umqtt)
-        target = cache_dir() / "firmware" / key
+        key = _key(folder, described, sources, tree, umqtt)
+        target = cache_dir() / "firmware" / key[:16]
         if (target / "sizes").is_file():
             os.utime(target)
             return _built(target, described)
         with cache.lock("firmware"):
             if (target / "sizes").is_file():
                 return _built(target, described)
+            generated = generate_board_module(described, key)
             stage = build.stage_frozen(f"stage-{board}", sources, generated, umqtt)
             # The copy is what gets built: an editor may have saved a file since the key was made.
-            if _key(folder, stage / "firmware", generated, tree, umqtt) != key:
+            if _key(folder, described, stage / "firmware", tree, umqtt) != key:
                 continue
             _compile(folder, tree, stage, mpy_cross, target)
             build.prune(target)
@@ -81,13 +83,16 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     raise ToolchainError("firmware-changes", f"{sources} keeps changing while it is built")
 
 
-def _key(folder: Path, sources: Path, generated: str, tree: Path, umqtt: Path) -> str:
-    return cache.digest(
+def _key(folder: Path, board: Board, sources: Path, tree: Path, umqtt: Path) -> str:
+    """Return the SHA-256 (hex) over all that the image is built from, on any machine the same."""
+    fetched = tree.is_relative_to(cache_dir())
+    return cache.full_digest(
         _RECIPE,
-        str(tree),
+        f"{build.MICROPYTHON} {_SOURCES}" if fetched else str(tree),
+        _compiler_version(),
         cache.tree_digest(folder),
         (REPO / "manifest.py").read_bytes(),
-        generated,
+        generate_board_module(board),
         cache.tree_digest(umqtt, ".py"),
         *build.frozen_parts(sources),
     )
@@ -184,8 +189,13 @@ def _need_cross_compiler() -> None:
         apt.install(packages, "building firmware for the RP2040")
 
 
+@remember
+def _compiler_version() -> str:
+    argv = [f"{_CROSS}gcc", "-dumpfullversion"]
+    return run(argv, why="trying the cross compiler", timeout_s=20).strip()
+
+
 def _compile(folder: Path, tree: Path, stage: Path, mpy_cross: Path, target: Path) -> None:
-    _need_cross_compiler()
     board = folder.name
     work = cache_dir() / f"build-{board}-{cache.digest(_RECIPE, str(tree), str(folder))}"
     first = not (work / "firmware.elf").exists()

@@ -6,14 +6,16 @@ Also what the emulator needed mending for: these tests hang or fail with the emu
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPO
 from tidemark_host import toolchain
 from tidemark_host.boards.base import BoardError, BoardTimeout
 from tidemark_host.boards.emulated import EmulatedPico, cross_compile, measure
-from tidemark_host.toolchain_cache import ToolchainError
+from tidemark_host.toolchain_cache import ToolchainError, cache_dir
 from tidemark_host.toolchain_rp2 import flash_of, uf2
 
 # One worker: a first build and the compiled emulator are made once.
@@ -109,6 +111,32 @@ def test_measured_cycles_repeat_exactly_and_follow_the_instructions() -> None:
 def test_measure_reports_what_the_job_raises() -> None:
     with pytest.raises(BoardError, match="KeyError"):
         measure({}, "{}['missing']")
+
+
+def test_image_follows_the_firmware_and_comes_from_the_cache_for_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "firmware"
+    shutil.copytree(REPO / "firmware", copy)
+    monkeypatch.setenv("TIDEMARK_FIRMWARE", str(copy))
+    before = toolchain.firmware("TIDEMARK_PICO")
+    added = copy / "tidemark" / "only_here.py"
+    added.write_text("ANSWER = 42\n")
+    altered = toolchain.firmware("TIDEMARK_PICO")
+    assert altered != before
+    ask = "import tidemark.only_here as m, tidemark_board as b; print(m.ANSWER, b.RUNTIME.hex())"
+    said = EmulatedPico(altered).exec(ask).split()
+    assert said[0] == "42"
+    assert said[1].startswith(altered.parent.name)
+    added.unlink()
+    assert toolchain.firmware("TIDEMARK_PICO") == before
+
+
+def test_image_has_no_path_of_this_machine(image: Path) -> None:
+    parts = flash_of(image.read_bytes())
+    content = b"".join(parts[offset] for offset in sorted(parts))
+    assert str(cache_dir()).encode() not in content
+    assert str(REPO).encode() not in content
 
 
 def test_uf2_round_trip_and_refusals() -> None:
