@@ -13,4 +13,7 @@ package("tidemark", base_path="$(FIRMWARE)")
 module("boot.py", base_path="$(GENERATED)")
 module("tidemark_board.py", base_path="$(GENERATED)")
 
+# Machine code for the processor, where there is some (tidemark_host/cryptogen).
+freeze_mpy("$(GENERATED)/native")
+
 package("umqtt", base_path="$(UMQTT)")

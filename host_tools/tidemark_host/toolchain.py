@@ -181,7 +181,7 @@ def _fetch_umqtt(folder: Path) -> None:
     from unearth import PackageFinder, UnpackError
 
     name, wanted = _UMQTT
-    finder = PackageFinder(index_urls=[_index_url()])
+    finder = PackageFinder(index_urls=[package_index()])
     best = finder.find_best_match(f"{name}=={wanted}").best
     if best is None:
         raise ToolchainError("umqtt", f"the package index has no {name} {wanted}")
@@ -200,7 +200,7 @@ def _fetch_umqtt(folder: Path) -> None:
     shutil.rmtree(work)
 
 
-def _index_url() -> str:
+def package_index() -> str:
     """Return the package index that pip uses here: its own setting, else its built-in default."""
     for name in ("global.index-url", "install.index-url"):
         asked = subprocess.run(

@@ -18,6 +18,7 @@ from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_cache as cache
 from tidemark_host.boardfile import generate_board_module, load_board
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
+from tidemark_host.toolchain_native import host_march, native_modules, native_parts
 
 MICROPYTHON = "1.25.0"
 _MBEDTLS_SERIES = "3.6."
@@ -130,7 +131,8 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
         with cache.lock("runtime"):
             if target.is_file():
                 return target
-            stage = stage_frozen("stage", firmware, generate_board_module(definition, key), umqtt)
+            made = generate_board_module(definition, key)
+            stage = stage_frozen("stage", firmware, made, umqtt, host_march())
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _runtime_key(board, stage / "firmware", generated, source, umqtt) != key:
                 continue
@@ -151,6 +153,7 @@ def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt
         (REPO / "boards" / board / "manifest.py").read_bytes(),
         generated,
         cache.tree_digest(umqtt, ".py"),
+        *native_parts(host_march()),
         *frozen_parts(firmware),
     )
 
@@ -169,10 +172,13 @@ def frozen_parts(firmware: Path) -> list[bytes | str]:
     return parts
 
 
-def stage_frozen(name: str, firmware: Path, generated: str, umqtt: Path) -> Path:
+def stage_frozen(
+    name: str, firmware: Path, generated: str, umqtt: Path, march: str | None = None
+) -> Path:
     """Copy what is frozen into the cache folder `name`, and return the folder.
 
-    With new time stamps: the freezer compares times, not contents.
+    march: the processor to put native modules in for, None for none. With new time stamps: the
+    freezer compares times, not contents.
     """
     stage = cache_dir() / name
     shutil.rmtree(stage, ignore_errors=True)
@@ -190,6 +196,10 @@ def stage_frozen(name: str, firmware: Path, generated: str, umqtt: Path) -> Path
     made.mkdir(parents=True)
     (made / "tidemark_board.py").write_text(generated)
     (made / "boot.py").write_text("# Empty and frozen: no file of this name can run instead.\n")
+    native = made / "native"
+    native.mkdir()
+    for module, code in native_modules(march).items():
+        (native / f"{module}.mpy").write_bytes(code)
     # The build insists on a micropython-lib; ours has nothing in it, umqtt comes from PyPI.
     (stage / "lib").mkdir()
     (stage / "lib" / "README.md").write_text("Empty on purpose.\n")
