@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +17,8 @@ import rich_click
 from rich.console import Console
 from rich.table import Table
 
-from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository
+from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository, staging
+from tidemark_host.release.calendar import icalendar
 
 PASSPHRASE = "TIDEMARK_KEY_PASSPHRASE"
 _SOON = timedelta(days=3)
@@ -53,8 +56,41 @@ def _told() -> Generator[None]:
         raise click.ClickException(f"{error} ({error.code}){hint}") from error
 
 
-def _open(repo: Path, keys: Path) -> Repository:
-    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE)))
+def _how(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of verbs that publish."""
+    function = click.option(
+        "--dry-run", is_flag=True, help="Do everything but write; say which files would change."
+    )(function)
+    return click.option(
+        "--stage", is_flag=True, help="Leave it to be signed further by other key holders."
+    )(function)
+
+
+def _open(repo: Path, keys: Path, dry_run: bool = False) -> Repository:
+    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE), dry=dry_run))
+
+
+def _finish(
+    repository: Repository, stage: bool, dry_run: bool, refresh: tuple[str, ...] = ()
+) -> None:
+    """Publish, stage, or say what publishing would write."""
+    if stage and dry_run:
+        raise ReleaseError("staged", "--stage or --dry-run, not both")
+    if stage:
+        _tell(repository.stage(refresh=refresh))
+        return
+    files = repository.publish(refresh=refresh, dry_run=dry_run)
+    for path in files if dry_run else ():
+        click.echo(f"would write {path}")
+
+
+def _tell(rows: list[staging.Progress]) -> None:
+    """Say how far staged roles are, and what comes next."""
+    for row in rows:
+        click.echo(f"staged: {row.role} {row.version}: {row.signed} of {row.threshold} signatures")
+    if rows:
+        ready = all(row.done for row in rows)
+        click.echo(f"Next: tidemark release {'publish' if ready else 'sign, with another key'}")
 
 
 @command.command()
@@ -90,7 +126,7 @@ def init(
 @click.option("--attempt", default=0, show_default=True, help="Raise it to lift a rejection.")
 @click.option("--min-runtime", default=0, show_default=True, help="Least runtime index.")
 @click.option("--cohort", default=100, show_default=True, help="Percentage of the fleet.")
-@click.option("--publish/--no-publish", default=True, show_default=True, help="Sign at once.")
+@_how
 def add(
     image: Path,
     repo: Path,
@@ -101,11 +137,12 @@ def add(
     attempt: int,
     min_runtime: int,
     cohort: int,
-    publish: bool,
+    stage: bool,
+    dry_run: bool,
 ) -> None:
     """Add IMAGE as a release and publish it."""
     with _told():
-        repository = _open(repo, keys)
+        repository = _open(repo, keys, dry_run)
         number = repository.add(
             image,
             board=board,
@@ -115,9 +152,9 @@ def add(
             min_runtime=min_runtime,
             cohort=cohort,
         )
-        if publish:
-            repository.publish()
-    click.echo(f"{board}: release {number} ({version}) {'published' if publish else 'checked'}")
+        _finish(repository, stage, dry_run)
+    done = "staged" if stage else "checked" if dry_run else "published"
+    click.echo(f"{board}: release {number} ({version}) {done}")
 
 
 @command.command()
@@ -146,35 +183,107 @@ def change(
 
 @command.command()
 @_where
+@_how
 @click.option("--refresh", type=click.Choice(ROLES), multiple=True, help="Sign this role again.")
-def publish(repo: Path, keys: Path, refresh: tuple[str, ...]) -> None:
-    """Sign a fresh timestamp (and other roles, for a new expiry)."""
+def publish(repo: Path, keys: Path, stage: bool, dry_run: bool, refresh: tuple[str, ...]) -> None:
+    """Sign a fresh timestamp (and other roles, for a new expiry); take what is staged."""
     with _told():
-        repository = _open(repo, keys)
-        repository.publish(refresh=refresh)
-    click.echo(f"{repo}: timestamp {repository.timestamp.version}")
+        repository = _open(repo, keys, dry_run)
+        _finish(repository, stage, dry_run, refresh)
+    if not (stage or dry_run):
+        click.echo(f"{repo}: timestamp {repository.timestamp.version}")
 
 
 @command.command()
 @_where
-@click.argument("role", type=click.Choice(ROLES))
-def rotate(repo: Path, keys: Path, role: str) -> None:
-    """Replace the keys of ROLE and publish. Needs enough root keys."""
+@click.option("--discard", is_flag=True, help="Forget what is staged instead.")
+def sign(repo: Path, keys: Path, discard: bool) -> None:
+    """Sign what `--stage` left for other key holders, with the keys that are here."""
     with _told():
         repository = _open(repo, keys)
+        if discard:
+            staging.discard(repo)
+            click.echo(f"{repo}: nothing is staged any more")
+            return
+        _tell(repository.sign_staged())
+
+
+@command.command("add-key")
+@_where
+@_how
+@click.argument("role", type=click.Choice(ROLES))
+@click.option("--threshold", type=int, help="How many keys of the role must sign from now on.")
+@click.option(
+    "--public",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Public key (PEM, or 64 hex digits) of a command or token.",
+)
+@click.option("--command", "words", help="Program that signs: bytes on stdin, hex on stdout.")
+@click.option("--hsm", "uri", help="PKCS #11 key as securesystemslib names it: hsm:2?label=fleet")
+def add_key(
+    repo: Path,
+    keys: Path,
+    stage: bool,
+    dry_run: bool,
+    role: str,
+    threshold: int | None,
+    public: Path | None,
+    words: str | None,
+    uri: str | None,
+) -> None:
+    """Let one more key sign for ROLE: a fresh file, or a command or token of the owner's.
+
+    Publishes a new root, so enough root keys must be here; else see --stage.
+    """
+    with _told():
+        if bool(words) + bool(uri) > 1 or bool(public) != bool(words or uri):
+            raise ReleaseError("public-key", "--command or --hsm, each with --public")
+        repository = _open(repo, keys, dry_run)
+        if public:
+            command = shlex.split(words or "")
+            signer = repository.keys.add_signer(
+                role, public.read_text(), command=command, uri=uri or ""
+            )
+        else:
+            signer = repository.keys.add(role)
+        repository.add_key(role, signer, threshold)
+        entry = repository.root.roles[role]
+        said = f"{role}: {entry.threshold} of {len(entry.keyids)} keys sign"
+        _finish(repository, stage, dry_run)
+    click.echo(said)
+
+
+@command.command()
+@_where
+@_how
+@click.argument("role", type=click.Choice(ROLES))
+def rotate(repo: Path, keys: Path, stage: bool, dry_run: bool, role: str) -> None:
+    """Replace the keys of ROLE and publish. Needs enough root keys."""
+    with _told():
+        repository = _open(repo, keys, dry_run)
         repository.rotate(role)
-        repository.publish()
-    click.echo(f"{repo}: root {repository.root.version} names new keys for {role}")
+        _finish(repository, stage, dry_run)
+    if not (stage or dry_run):
+        click.echo(f"{repo}: root {repository.root.version} names new keys for {role}")
 
 
 @command.command()
 @_where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(repo: Path, keys: Path, as_json: bool) -> None:
-    """Show roles, expiry and releases."""
+@click.option(
+    "--ics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the days on which to sign as an iCalendar file.",
+)
+def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
+    """Show roles, expiry, what waits for signatures, and releases."""
     with _told():
         repository = _open(repo, keys)
         rows = repository.status()
+        waiting = repository.staged()
+    due = {row.role: row for row in repository.calendar()}
+    if ics:
+        ics.write_text(icalendar(due.values(), repo.absolute().name), newline="")
     releases = [entry.to_dict() for entry in repository.targets.targets.values()]
     if as_json:
         roles = [
@@ -182,20 +291,23 @@ def status(repo: Path, keys: Path, as_json: bool) -> None:
                 "role": row.role,
                 "version": row.version,
                 "expires": row.expires.isoformat(),
+                "renew": due[row.role].renew.isoformat(),
                 "keys": row.keys,
                 "threshold": row.threshold,
             }
             for row in rows
         ]
-        click.echo(json.dumps({"roles": roles, "releases": releases}))
+        staged = [dataclasses.asdict(one) for one in waiting]
+        click.echo(json.dumps({"roles": roles, "releases": releases, "staged": staged}))
         return
-    table = Table("role", "version", "signed by", "expires", "left")
+    table = Table("role", "version", "signed by", "sign again by", "expires", "left")
     for row in rows:
         style = "red" if row.left < timedelta(0) else "yellow" if row.left < _SOON else ""
         table.add_row(
             row.role,
             str(row.version),
             f"{row.threshold} of {row.keys}",
+            due[row.role].renew.strftime("%Y-%m-%d"),
             row.expires.strftime("%Y-%m-%d %H:%M"),
             f"{row.left.days} days" if row.left > timedelta(0) else "expired",
             style=style,
@@ -208,3 +320,4 @@ def status(repo: Path, keys: Path, as_json: bool) -> None:
     console = Console()
     console.print(table)
     console.print(second)
+    _tell(waiting)
