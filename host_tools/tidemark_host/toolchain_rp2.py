@@ -29,7 +29,7 @@ _SOURCES = {"pico-sdk-source": "2.1.1", "tinyusb-source": "0.18.0"}
 _PARTS = ("drivers", "extmod", "lib", "mpy-cross", "ports/rp2", "py", "shared", "tools")
 _COMPILER = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "libstdc++-arm-none-eabi-newlib")
 _CROSS = "arm-none-eabi-"
-_RECIPE = "1"
+_RECIPE = "2"
 
 _XIP_BASE = 0x10000000
 _UF2_MAGIC = (0x0A324655, 0x9E5D5157, 0x0AB16F30)
@@ -203,6 +203,8 @@ def _compile(folder: Path, tree: Path, stage: Path, mpy_cross: Path, target: Pat
     began = time.monotonic()
     env = {
         **build.ENV,
+        # The build scripts walk sets: without it the order of a table is another one each time.
+        "PYTHONHASHSEED": "0",
         "MICROPY_MPYCROSS": str(mpy_cross),
         # Assertions name their source file: the same bytes wherever the tree is.
         "CFLAGS": f"-ffile-prefix-map={tree}=. -ffile-prefix-map={work}=.",

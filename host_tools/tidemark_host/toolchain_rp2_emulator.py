@@ -1,7 +1,8 @@
 """The RP2040 emulator rp2040py, compiled again for this Python where that is possible.
 
 Its wheel has the limited-API build; the C sources in the same wheel, compiled for one Python and
-with -O3, run several times faster and give the same emulated times.
+with -O3, run several times faster and give the same emulated times. So does a loop of ours
+(boards/emulated_loop.pyx), which calls into them without Python in between.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tidemark_host.toolchain_cache import ToolchainError, run, say
 
 PACKAGE = "rp2040py"
 VERSION = "0.3.6"
+_LOOP = Path(__file__).parent / "boards" / "emulated_loop.pyx"
 _FLAGS = ("-O3", "-fPIC", "-shared", "-fwrapv", "-DNDEBUG", "-w")
 
 
@@ -35,12 +37,21 @@ def folder() -> Path | None:
     if not sources or not shutil.which("cc") or not _headers():
         say("the emulator runs slowly: compiling it needs cc and Python's headers")
         return None
-    key = cache.digest(VERSION, sys.version, *_FLAGS, *(path.read_bytes() for path in sources))
+    contents = [path.read_bytes() for path in (_LOOP, *sources)]
+    key = cache.digest(VERSION, metadata.version("cython"), sys.version, *_FLAGS, *contents)
 
     def make(fresh: Path) -> None:
         copy = fresh / PACKAGE
         shutil.copytree(wheel, copy, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         include = f"-I{sysconfig.get_path('include')}"
+        loop = copy / "native" / "_tidemark_loop.c"
+        run(
+            [
+                *(sys.executable, "-m", "cython", "-3", "-I", fresh),
+                *("--module-name", f"{PACKAGE}.native.{loop.stem}", "-o", loop, _LOOP),
+            ],
+            why=f"translating {_LOOP.name}",
+        )
         for source in sorted((copy / "native").glob("*.c")):
             target = source.with_name(source.stem + suffix)
             run(["cc", *_FLAGS, include, source, "-o", target], why=f"compiling {source.name}")
@@ -49,8 +60,8 @@ def folder() -> Path | None:
                 *(sys.executable, "-W", "error", "-c"),
                 "import sys; sys.path.insert(0, sys.argv[1])\n"
                 "from rp2040py.execute_batch import execute_batch as e\n"
-                "import rp2040py.native as n\n"
-                "assert e.__module__.endswith('native._simulator') and n.RP2040()",
+                "import rp2040py.native._tidemark_loop as loop, rp2040py.native as n\n"
+                "assert e.__module__.endswith('native._simulator') and loop.Loop(n.RP2040())",
                 fresh,
             ],
             why="trying the compiled emulator",

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import REPO
 from tidemark_host import toolchain
+from tidemark_host.boards import emulated_chip
 from tidemark_host.boards.base import BoardError, BoardTimeout
 from tidemark_host.boards.emulated import EmulatedPico, cross_compile, measure
 from tidemark_host.toolchain_cache import ToolchainError, cache_dir
@@ -106,6 +107,33 @@ def test_measured_cycles_repeat_exactly_and_follow_the_instructions() -> None:
     assert abs(first.cycles["long"] - first.cycles["short"] - 2000 * 3) < 50
     assert first.costs["list"].allocated >= first.costs["list"].kept >= 400
     assert first.costs["short"].allocated == 0
+
+
+def test_compiled_loop_gives_the_times_of_the_emulators_own(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> tuple[str, int, float]:
+        pico = EmulatedPico(image)
+        said = pico.exec("import time; time.sleep_ms(7); print(sum(range(5000)), time.ticks_us())")
+        return said, pico.cycles, pico.nanoseconds
+
+    times = run()
+    monkeypatch.setattr(emulated_chip, "_loop", emulated_chip._Loop)
+    assert run() == times
+
+
+def test_start_of_a_pio_state_machine_is_an_error_rather_than_a_silence(image: Path) -> None:
+    code = (
+        "import rp2\n"
+        "@rp2.asm_pio()\n"
+        "def nothing():\n"
+        "    nop()\n"
+        "machine = rp2.StateMachine(0, nothing)\n"
+        "print('set up')\n"
+        "machine.active(1)\n"
+    )
+    with pytest.raises(BoardError, match="PIO state machines do not run"):
+        EmulatedPico(image).exec(code)
 
 
 def test_measure_reports_what_the_job_raises() -> None:

@@ -2,8 +2,8 @@
 
 The emulator runs in the caller's thread and only while `run` is called: two runs that feed the
 same bytes at the same emulated times are the same to the nanosecond. Times are emulated ones; the
-core runs at 125 MHz, a cycle takes 8 ns. Not modelled: the second core, waits for flash behind
-the XIP cache, the duration of flash operations.
+core runs at 125 MHz, a cycle takes 8 ns. Not modelled: the second core, PIO (its start is an
+error), waits for flash behind the XIP cache, the duration of flash operations.
 """
 
 # rp2040py is loaded by name from one of two builds; its objects have no types.
@@ -12,6 +12,7 @@ the XIP cache, the duration of flash operations.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable
 from functools import cache as remember
@@ -26,6 +27,8 @@ FLASH_SIZE = 0x200000  # bytes, a Pico's
 MARK_ADDRESS = 0x40000000
 _BAUD = 115_200
 _BYTE_NS = 10 * 1_000_000_000 // _BAUD  # start, 8 bits, stop
+_SLICE = 1_000_000  # instructions between two looks at the host's signals
+_PIO = (0x50200, 0x50300)  # addresses >> 12
 _UNIQUE_ID = bytes.fromhex("e6605481db318c36")
 
 
@@ -43,8 +46,7 @@ class Chip:
         self._mcu = _mcu(self)
         for offset, content in flash.items():
             self.write_flash(offset, content)
-        self._loop = _Loop(self._mcu)
-        self._execute: Callable[[_Loop, int], None] = load("execute_batch").execute_batch
+        self._loop = _loop(self._mcu)
         self._fault = ""
         self._input = [deque[int](), deque[int]()]
         self._feeds = [self._mcu.clock.create_alarm(self._feeder(uart)) for uart in (0, 1)]
@@ -104,7 +106,7 @@ class Chip:
         self._loop.stopped = False
         try:
             while not self._loop.stopped:
-                self._execute(self._loop, 1)
+                self._loop.advance(_SLICE)
         finally:
             deadline.cancel()
         if self._fault:
@@ -131,15 +133,26 @@ class Chip:
         self._loop.stopped = True
 
 
-class _Loop:
-    """What the emulator's inner loop reads; without the threads of its own Simulator."""
+def _loop(mcu: Any) -> Any:
+    """Return the compiled loop where there is one, else the emulator's own."""
+    try:
+        return load("native._tidemark_loop").Loop(mcu)
+    except ImportError:
+        return _Loop(mcu)
 
-    __slots__ = ("clock", "rp2040", "stopped")
+
+class _Loop:
+    """What the emulator's loop reads; without the threads of its own Simulator."""
 
     def __init__(self, mcu: Any) -> None:
         self.rp2040 = mcu
         self.clock = mcu.clock
         self.stopped = False
+        self._execute: Callable[[_Loop, int], None] = load("execute_batch").execute_batch
+
+    def advance(self, _count: int) -> None:
+        """Execute what the emulator takes for a batch, or until `stopped`."""
+        self._execute(self, 1)
 
 
 def _mcu(chip: Chip) -> Any:
@@ -147,6 +160,8 @@ def _mcu(chip: Chip) -> Any:
     mcu.load_bootrom(load("device.bootrom").BOOTROM_B1)
     logging = load("utils.logging")
     mcu.logger = logging.ConsoleLogger(logging.LogLevel.ERROR, True)
+    # A hook at each call; the one it comes with is slower.
+    mcu.core.bl_taken = operator.is_
     mended = _mended()
     for number, uart in enumerate(mcu.uart):
         uart.__class__ = mended["Uart"]
@@ -154,6 +169,8 @@ def _mcu(chip: Chip) -> Any:
     mcu.watchdog.__class__ = mended["Watchdog"]
     mcu.watchdog.on_watchdog_trigger = lambda: _watchdog_reset(chip, mcu)
     mcu.ssi.__class__ = mended["Flash"]
+    for address in _PIO:
+        mcu.peripherals[address] = mended["Pio"](mcu, mcu.peripherals[address])
     system = mcu.peripherals[MARK_ADDRESS >> 12]
     system.__class__ = mended["System"]
     system.on_mark = _mark_to(chip)
@@ -191,6 +208,7 @@ def _mended() -> dict[str, type]:
     watchdog = load("peripherals.watchdog")
     ssi = load("peripherals.ssi")
     system = load("peripherals.sysinfo")
+    peripheral = load("peripherals.peripheral")
 
     class Uart(uart.RPUART):
         """The transmit interrupt comes with the end of a byte, not with each look at it.
@@ -241,4 +259,20 @@ def _mended() -> dict[str, type]:
             if offset == 0:
                 self.on_mark(value & 0xFFFFFFFF)
 
-    return {"Uart": Uart, "Watchdog": Watchdog, "Flash": Flash, "System": System}
+    class Pio(peripheral.BasePeripheral):
+        """A PIO whose state machines can be set up, not started: nothing here runs them."""
+
+        def __init__(self, mcu: Any, pio: Any) -> None:
+            super().__init__(mcu, "PIO")
+            self._pio = pio
+
+        def read_uint32(self, offset: int) -> int:
+            return int(self._pio.read_uint32(offset))
+
+        def write_uint32_atomic(self, offset: int, value: int, atomic_type: int) -> None:
+            starts = (peripheral.ATOMIC_NORMAL, peripheral.ATOMIC_SET)
+            if offset == 0 and value & 0xF and atomic_type in starts:
+                raise BoardError("pio", "PIO state machines do not run in the emulator")
+            self._pio.write_uint32_atomic(offset, value, atomic_type)
+
+    return {"Pio": Pio, "Uart": Uart, "Watchdog": Watchdog, "Flash": Flash, "System": System}
