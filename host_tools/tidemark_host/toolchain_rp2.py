@@ -22,6 +22,7 @@ from tidemark_host import toolchain_build as build
 from tidemark_host import toolchain_cache as cache
 from tidemark_host.boardfile import Board, generate_board_module, load_board
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
+from tidemark_host.toolchain_native import native_parts
 
 _SUITE = "trixie"
 _SOURCES = {"pico-sdk-source": "2.1.1", "tinyusb-source": "0.18.0"}
@@ -29,6 +30,7 @@ _SOURCES = {"pico-sdk-source": "2.1.1", "tinyusb-source": "0.18.0"}
 _PARTS = ("drivers", "extmod", "lib", "mpy-cross", "ports/rp2", "py", "shared", "tools")
 _COMPILER = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "libstdc++-arm-none-eabi-newlib")
 _CROSS = "arm-none-eabi-"
+_MARCH = "armv6m"
 _RECIPE = "2"
 
 _XIP_BASE = 0x10000000
@@ -73,7 +75,7 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
             if (target / "sizes").is_file():
                 return _built(target, described)
             generated = generate_board_module(described, key)
-            stage = build.stage_frozen(f"stage-{board}", sources, generated, umqtt)
+            stage = build.stage_frozen(f"stage-{board}", sources, generated, umqtt, _MARCH)
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _key(folder, described, stage / "firmware", tree, umqtt) != key:
                 continue
@@ -94,6 +96,7 @@ def _key(folder: Path, board: Board, sources: Path, tree: Path, umqtt: Path) -> 
         (REPO / "manifest.py").read_bytes(),
         generate_board_module(board),
         cache.tree_digest(umqtt, ".py"),
+        *native_parts(_MARCH),
         *build.frozen_parts(sources),
     )
 
