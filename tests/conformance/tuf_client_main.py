@@ -158,10 +158,18 @@ def make_folder(path):
                 raise
 
 
+def read_root(path):
+    """The bytes of a root file. Raises OSError, TrustError("metadata-size")."""
+    # Asked first: MicroPython allocates what a read may return, not what it returns.
+    if os.stat(path)[6] > _ROOT_MAX:
+        raise TrustError("metadata-size", "larger than a root may be")
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def init(folder, root):
     """Trusts the root metadata of the file `root`."""
-    with open(root, "rb") as file:
-        data = file.read(_ROOT_MAX + 1)
+    data = read_root(root)
     TrustedSet(limits()).load_root(data)
     make_folder(folder)
     replace(folder + "/provisioned", data)
@@ -182,8 +190,7 @@ def limits():
 def refresh(folder, url):
     """A client whose top-level roles are up to date."""
     try:
-        with open(folder + "/provisioned", "rb") as file:
-            root = file.read(_ROOT_MAX)
+        root = read_root(folder + "/provisioned")
     except OSError:
         raise TrustError("no-root", "run init first")
     http = HttpClient(open_socket, url)
