@@ -1,4 +1,4 @@
-"""What every test folder shares: where the firmware is, and the constants of the board under test.
+"""What every test folder shares: where the firmware is, what is generated for the board.
 
 TIDEMARK_FIRMWARE names another firmware folder; the mutant runner points it at its altered copy.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from tidemark_host.boardfile import generate_board_module, load_board
 from tidemark_host.toolchain import umqtt_dir
 from tidemark_host.toolchain_build import firmware_dir
+from tidemark_host.toolchain_native import host_march, native_modules
 
 REPO = Path(__file__).resolve().parents[1]
 BOARD = "VIRTUAL"
@@ -21,20 +22,24 @@ GENERATED = REPO / "build" / BOARD / "gen"
 SHARED = REPO / "host_tools" / "tidemark_host" / "boards"
 
 
-def _write_board_module() -> None:
-    """Make tidemark_board.py importable; whole or not at all, since test workers race here."""
+def _generate() -> None:
+    """Make the board's constants and this machine's native modules importable."""
     text = generate_board_module(load_board(REPO / "boards" / BOARD / "board.toml"))
-    target = GENERATED / "tidemark_board.py"
-    if target.is_file() and target.read_text() == text:
-        return
+    files = {"tidemark_board.py": text.encode()}
+    files |= {f"{name}.mpy": code for name, code in native_modules(host_march()).items()}
     GENERATED.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=GENERATED)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    Path(name).replace(target)
+    for name, content in files.items():
+        target = GENERATED / name
+        if target.is_file() and target.read_bytes() == content:
+            continue
+        # Whole or not at all, since test workers race here.
+        handle, fresh = tempfile.mkstemp(dir=GENERATED)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(fresh).replace(target)
 
 
-_write_board_module()
+_generate()
 sys.path[:0] = [str(firmware_dir()), str(GENERATED)]
 # Last: nothing in these folders may hide an installed package.
 sys.path += [str(REPO / "tests" / "vm"), str(SHARED), str(umqtt_dir())]

@@ -21,8 +21,9 @@ import sys
 from pathlib import Path
 
 import cbor2
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 ALGORITHM = {4: 8, 5: 32, -8: 64}  # HMAC 256/64, HMAC 256/256, Ed25519: bytes of the seal
 
@@ -58,10 +59,31 @@ def sealed_bytes(alg, protected, device, kind, nonce, payload):
     return cbor2.dumps([context, protected, aad, payload], canonical=True)
 
 
+def decrypt(message, device, kind, boots, sessions):
+    """Return the fields of a COSE_Encrypt0 (tag 16): its IV says which counter it has."""
+    protected, unprotected, data = exact(message[1:])
+    kid, iv = unprotected[4], unprotected[5]
+    epoch, seq = int.from_bytes(iv[1:5], "big"), int.from_bytes(iv[5:9], "big")
+    session, nonce = sessions.get((device, epoch, kid)), boots.get((device, epoch))
+    if exact(protected) != {1: 10} or iv != iv[:9] + bytes(4) or iv[0] != 0:
+        raise Bad("algorithm or IV")
+    if session is None or nonce is None:
+        raise Bad("no key of this session in the key log, or no hello of this boot")
+    aad = cbor2.dumps([1, "up", device, kind, nonce], canonical=True)
+    covered = cbor2.dumps(["Encrypt0", protected, aad], canonical=True)  # RFC 9052, 5.3
+    cipher = AESCCM(bytes.fromhex(session["up_enc"]), tag_length=8)
+    fields = exact(cipher.decrypt(iv, data, covered))
+    if fields[:2] != [epoch, seq]:
+        raise Bad("the IV names another counter than the payload")
+    return fields
+
+
 def verify(topic, message, publics, boots, sessions):
     """Return the payload of one upward message. `boots`: boot nonces by (device, epoch), filled
     from each hello that holds; `sessions`: the key log by (device, epoch, kid)."""
     device, kind = topic.split("/")[2], topic.split("/")[4]
+    if message[:1] == b"\xd0" and kind in ("telemetry", "backlog"):
+        return decrypt(message, device, kind, boots, sessions)
     alg, kid, protected, payload, seal = unpack(message)
     fields = exact(payload)
     nonce = b"" if kind == "hello" else boots.get((device, fields[0]))
@@ -106,12 +128,20 @@ def main(argv=None):
         topic, message = entry["topic"], bytes.fromhex(entry["payload"])
         if topic.split("/")[3] != "up":
             continue
-        if not arguments.keylog and message[:1] == b"\xd1":
+        if not arguments.keylog and message[:1] in (b"\xd0", b"\xd1"):
             unread += 1
             continue
         try:
             payload = verify(topic, message, publics, boots, sessions)
-        except (Bad, InvalidSignature, cbor2.CBORError, LookupError, TypeError, ValueError) as e:
+        except (
+            Bad,
+            InvalidSignature,
+            InvalidTag,
+            cbor2.CBORError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as e:
             bad += 1
             print(f"BAD  {topic}: {type(e).__name__} {e}")
         else:

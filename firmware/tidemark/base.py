@@ -154,6 +154,7 @@ class Base:
             self.provisioning.gateway_key,
             self.port.random,
             self.settings["integrity"],
+            confidential=self.settings["confidential"],
         )
         self.link = Link(
             self.port.open_socket,

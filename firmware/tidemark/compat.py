@@ -39,6 +39,28 @@ except AttributeError:
         time.sleep(ms / 1000)
 
 
+def aes_ecb(key):
+    """Return a function that encrypts whole 16-byte blocks (bytes) under `key` by AES in ECB mode.
+
+    Raises CryptoError("no-aes") where the platform's build has none.
+    """
+    try:
+        from cryptolib import aes
+    except ImportError:
+        return _aes_of_cpython(key)
+    return aes(key, 1).encrypt
+
+
+def _aes_of_cpython(key):
+    try:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    except ImportError:
+        from tidemark.errors import CryptoError
+
+        raise CryptoError("no-aes", "this build has no cryptolib")
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+
+
 def utf8(data):
     """Return the str of UTF-8 bytes (bytes-like); raise ValueError for anything RFC 3629 forbids.
 

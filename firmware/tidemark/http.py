@@ -53,6 +53,11 @@ def parse_url(url):
     return host, port, path if path.endswith("/") else path + "/"
 
 
+def quote_path(path):
+    """Percent-encodes the segments of a target path."""
+    return "/".join([quote(part) for part in path.split("/")])
+
+
 class Response:
     """The body of one answer. `status` 200 or 206; `start`: offset of its first byte in the whole
     file; `length`: bytes that come; `left`: bytes still to come.
@@ -142,6 +147,7 @@ class Client:
         """Generator: asks for a file from byte `offset` on, yields while it waits, returns a
         `Response` or None for 404 (and 403, which some object stores answer instead).
 
+        path: percent-encoded already, since only the caller knows which "/" separates segments.
         length: size of the whole file, where it is known: any other one is refused. A server that
         ignores Range answers with `start` 0. Raises LinkError; the connection is closed then.
         """
@@ -189,7 +195,6 @@ class Client:
             response.close()
 
     def _request(self, path, offset):
-        path = "/".join([quote(part) for part in path.split("/")])
         lines = [
             "GET %s%s HTTP/1.1" % (self.path, path),
             "Host: %s:%d" % (self.host, self.port),

@@ -4,7 +4,7 @@
 import hashlib
 
 from . import cbor, cose, hkdf, x25519
-from .compat import const
+from .compat import aes_ecb, const
 from .errors import SessionError
 from .window import Window
 
@@ -47,16 +47,29 @@ class Session:
     """
 
     def __init__(
-        self, identity, counter, gateway_id, gateway_key, random, integrity="mac", feed=None
+        self,
+        identity,
+        counter,
+        gateway_id,
+        gateway_key,
+        random,
+        integrity="mac",
+        feed=None,
+        confidential=False,
     ):
         """`identity`: has `id` (str), `public` (32 bytes), `sign(message)` -> 64 bytes; `counter`:
         has `open_epoch()` -> int and `next(space)` -> (epoch, seq); `gateway_id`: str;
         `gateway_key`: the Ed25519 key (32 bytes) that this board trusts; `random(n)`: n random
-        bytes; `integrity`: "mac" or "sign"; `feed`: called between slices of long computations.
-        Raises SessionError("integrity") for another word.
+        bytes; `integrity`: "mac" or "sign"; `feed`: called between slices of long computations;
+        `confidential`: whether telemetry and backlog are encrypted, which is not for "sign".
+        Raises SessionError("integrity"), CryptoError("no-aes").
         """
         if integrity not in ("mac", "sign"):
             raise SessionError("integrity", 'neither "mac" nor "sign"')
+        if confidential:
+            if integrity == "sign":
+                raise SessionError("integrity", "encrypted telemetry carries no signature")
+            aes_ecb(bytes(16))  # better now than at the first reading
         self._identity = identity
         self._counter = counter
         self._gateway_id = gateway_id
@@ -69,7 +82,9 @@ class Session:
         self.policy_version = 0
         self._outstanding = None  # (SHA-256 of the hello, its running hash, scalar, epoch)
         self._kid = None
+        self._confidential = confidential
         self._up_key = None
+        self._enc_key = None
         self._down_key = None
         self._down_epoch = None
         self._window = None
@@ -146,6 +161,8 @@ class Session:
         salt.update(message)
         salt = salt.digest()
         self._up_key = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 up mac", 32)
+        if self._confidential:
+            self._enc_key = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 up enc", 16)
         self._down_key = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 down mac", 32)
         self._kid = kid
         self._down_epoch = epoch
@@ -171,7 +188,10 @@ class Session:
             raise SessionError("epoch-changed", "the gateway knows another epoch")
         payload = cbor.encode([epoch, seq] + body)
         aad = self._aad("up", kind, self.boot_nonce)
-        if alg is None or (may_sign and self._sign_all):
+        if self._confidential and space != OTHER:
+            nonce = cose.iv(cose.UP, epoch, seq)
+            message = cose.encrypt0_seal(self._enc_key, payload, aad, self._kid, nonce)
+        elif alg is None or (may_sign and self._sign_all):
             message = self._sign(payload, aad)
         else:
             message = cose.mac0_seal(self._up_key, payload, aad, self._kid, alg)

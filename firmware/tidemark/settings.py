@@ -8,8 +8,10 @@ from tidemark.errors import ConfigError
 
 _SIZE_MAX = const(4096)
 
-# name: (default, least, most) for integers, (default, allowed words) for words.
+# name: (default, least, most) for integers, (default, allowed words) for words, (default,) for
+# what is on or off.
 _KNOWN = {
+    "confidential": (False,),
     "integrity": ("mac", ("mac", "sign")),
     "period_ms": (60_000, 1, 86_400_000),
     "readings_max": (0, 0, 1_000_000_000),
@@ -33,7 +35,9 @@ def check(given):
         rule = _KNOWN.get(name)
         if rule is None:
             raise ConfigError("settings", "unknown setting " + name)
-        if isinstance(rule[0], str):
+        if len(rule) == 1:
+            good = isinstance(value, bool)
+        elif isinstance(rule[0], str):
             good = value in rule[1]
         else:
             good = isinstance(value, int) and not isinstance(value, bool)
@@ -41,6 +45,8 @@ def check(given):
         if not good:
             raise ConfigError("settings", "value of " + name)
         settings[name] = value
+    if settings["confidential"] and settings["integrity"] == "sign":
+        raise ConfigError("settings", "confidential telemetry carries no signature")
     return settings
 
 

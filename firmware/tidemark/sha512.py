@@ -1,6 +1,16 @@
-# SHA-512 (FIPS 180-4), for Ed25519. `sha512()` takes the platform's when it has one.
+# SHA-512 (FIPS 180-4), for Ed25519. `sha512()` takes the platform's when it has one, else the
+# native compression function that host_tools/tidemark_host/cryptogen makes, else plain Python.
 
 import hashlib
+from array import array
+
+try:
+    import tidemark_sha512_thumb as native
+except ImportError:
+    try:
+        import tidemark_sha512_viper as native
+    except ImportError:
+        native = None
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 _BLOCK = 128
@@ -47,12 +57,15 @@ class Sha512:
     block_size = 128
 
     def __init__(self, data=b"", feed=None):
-        self._state = list(_INITIAL)
+        self._state = self._initial()
         self._tail = b""
         self._length = 0
         self._feed = feed
         if data:
             self.update(data)
+
+    def _initial(self):
+        return list(_INITIAL)
 
     def update(self, data):
         """Hash `data` (bytes-like, any length) after what came before."""
@@ -80,6 +93,9 @@ class Sha512:
         state = self._state[:]
         for at in range(0, len(tail), _BLOCK):
             self._compress(state, tail[at : at + _BLOCK])
+        return self._output(state)
+
+    def _output(self, state):
         return b"".join([word.to_bytes(8, "big") for word in state])
 
     def _compress(self, state, block):
@@ -119,6 +135,37 @@ class Sha512:
             self._feed()
 
 
+class NativeSha512(Sha512):
+    """SHA-512 on the native compression function; no branch or address depends on the data.
+
+    `feed`: called with no argument after each eight blocks (6 ms at most on a 125 MHz
+    Cortex-M0+), or None.
+    """
+
+    _words = None
+    _k = None
+
+    def _initial(self):
+        cls = NativeSha512
+        if cls._k is None:
+            cls._words = array("i", bytes(80 * 8))
+            # A copy: constants of an image need not be aligned to words.
+            cls._k = bytearray(native.K)
+        self._blocks = 0
+        return bytearray(native.INITIAL)
+
+    def _compress(self, state, block):
+        native.block(0, 0, state, self._words, self._k, block)
+        self._blocks += 1
+        if self._feed and not self._blocks & 7:
+            self._feed()
+
+    def _output(self, state):
+        out = bytearray(64)
+        native.output(out, state)
+        return bytes(out)
+
+
 _platform = getattr(hashlib, "sha512", None)
 
 
@@ -129,6 +176,8 @@ def sha512(data=b"", feed=None):
     """
     if _platform:
         return _platform(data)
+    if native:
+        return NativeSha512(data, feed)
     return Sha512(data, feed)
 
 

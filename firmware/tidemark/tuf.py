@@ -109,15 +109,6 @@ def _check_file_info(info, versioned):
             raise TrustError("metadata-shape", "hash")
 
 
-def sha512(data):
-    """SHA-512 from the platform where it has it, else ours."""
-    if hasattr(hashlib, "sha512"):
-        return hashlib.sha512(data).digest()
-    from tidemark import sha512 as ours
-
-    return ours.sha512(data)
-
-
 def matches(info, data):
     """None if `data` has the length and every known hash of a file entry, else "length" or "hash".
 
@@ -136,7 +127,9 @@ def matches(info, data):
             return "hash"
     if "sha512" in hashes:
         known = True
-        if sha512(data) != unhex(hashes["sha512"], 64):
+        from tidemark import sha512
+
+        if sha512.digest(data) != unhex(hashes["sha512"], 64):
             return "hash"
     return None if known else "hash"
 
@@ -200,7 +193,7 @@ class TrustedSet:
                 key = signed["keys"].get(keyid)
                 identity = identify(key) if key else None
                 if identity:
-                    names.append(" ".join((identity[0], identity[1], identity[2].hex())))
+                    names.append(identity[0] + " " + identity[1].hex())
                 else:
                     names.append("? " + keyid)
             sets.append(sorted(names))

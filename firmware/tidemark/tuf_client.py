@@ -4,7 +4,7 @@
 import hashlib
 
 from tidemark.errors import TrustError
-from tidemark.http import quote
+from tidemark.http import quote, quote_path
 from tidemark.tuf import Limits, TrustedSet
 
 
@@ -13,9 +13,9 @@ class Client:
 
     store: `load(name)` -> bytes or None, `save(name, bytes)` atomically, `remove(name)`
     (`store.Files`). marks: the journal; its `get`, `mark` and `raise_mark` are used. fetch(path,
-    max_size): generator that returns the file's bytes, or None where the repository has no such
-    file; raises LinkError. provisioned: root.json's bytes. feed: called with no argument during
-    long computations.
+    max_size): generator that returns the bytes of a file (its path percent-encoded), or None where
+    the repository has no such file; raises LinkError. provisioned: root.json's bytes. feed: called
+    with no argument during long computations.
 
     A refused or interrupted run leaves files and marks of the roles that were verified before, and
     those only.
@@ -229,9 +229,11 @@ class Client:
 
 
 def target_file(entry, path, consistent):
-    """Path of a target's file under the targets base: with consistent snapshots its hash stands
-    before its name (TUF 6.2). entry: TARGETS object; the first of sha256, sha512 that it has.
+    """Percent-encoded path of a target's file under the targets base: with consistent snapshots
+    its hash stands before its name (TUF 6.2). entry: TARGETS object; the first of sha256, sha512
+    that it has.
     """
+    path = quote_path(path)
     if not consistent:
         return path
     hashes = entry["hashes"]

@@ -8,16 +8,10 @@ from tidemark.errors import TrustError
 _KEYS_MAX = const(32)  # keys that one role may name: each costs a signature check
 _KEYID_MAX = const(128)
 
-# (keytype, scheme): (decode, verify). decode(text) -> public key bytes or None when malformed;
-# verify(public, message, signature, feed) -> bool.
+# (keytype, scheme): function without arguments that returns a module with `decode(text)`, public
+# key bytes in one canonical form or None when malformed, and `verify(public, message, signature,
+# feed)`, a bool. What is not here is ignored towards a threshold, never an error.
 _schemes = {}
-
-
-def register(keytype, scheme, decode, verify):
-    """Adds a signature scheme. What is not registered is ignored towards a threshold, never an
-    error.
-    """
-    _schemes[(keytype, scheme)] = (decode, verify)
 
 
 def unhex(text, size):
@@ -44,17 +38,16 @@ def _signature_bytes(text):
 
 
 def identify(key):
-    """(keytype, scheme, public bytes) of a key object of metadata, or None for one that cannot
-    count here.
+    """(scheme, public bytes) of a key object of metadata, or None for one that cannot count here.
 
-    Two key ids with the same public value are one key, whatever they are called.
+    Two key ids with the same public value are one key, whatever they and their type are called.
     """
     keyval = key.get("keyval")
-    scheme = _schemes.get((key.get("keytype"), key.get("scheme")))
-    if scheme is None or not isinstance(keyval, dict):
+    load = _schemes.get((key.get("keytype"), key.get("scheme")))
+    if load is None or not isinstance(keyval, dict):
         return None
-    public = scheme[0](keyval.get("public"))
-    return None if public is None else (key["keytype"], key["scheme"], public)
+    public = load().decode(keyval.get("public"))
+    return None if public is None else (key["scheme"], public)
 
 
 def check_keys(keys):
@@ -128,20 +121,43 @@ def reaches_threshold(role, keys, message, signatures, feed=None):
         signature = _signature_bytes(sig)
         if identity is None or signature is None or identity in counted:
             continue
-        verify = _schemes[identity[:2]][1]
-        if verify(identity[2], message, signature, feed):
+        module = _schemes[(key["keytype"], key["scheme"])]()
+        if module.verify(identity[1], message, signature, feed):
             counted.append(identity)
             if len(counted) >= role["threshold"]:
                 return True
     return False
 
 
-def _decode_ed25519(text):
-    return unhex(text, 32)
+class _Ed25519:
+    @staticmethod
+    def decode(text):
+        return unhex(text, 32)
+
+    @staticmethod
+    def verify(public, message, signature, feed):
+        return ed25519.verify(public, message, signature, feed)
 
 
-def _verify_ed25519(public, message, signature, feed):
-    return ed25519.verify(public, message, signature, feed)
+def _ed25519():
+    return _Ed25519
 
 
-register("ed25519", "ed25519", _decode_ed25519, _verify_ed25519)
+def _ecdsa_p256():
+    # Loaded when a key asks for it: most boards never meet one.
+    from tidemark import ecdsa_p256
+
+    return ecdsa_p256
+
+
+def _rsa_pss():
+    from tidemark import rsa_pss
+
+    return rsa_pss
+
+
+_schemes[("ed25519", "ed25519")] = _ed25519
+_schemes[("ecdsa", "ecdsa-sha2-nistp256")] = _ecdsa_p256
+# An older name of the key type, still found in repositories.
+_schemes[("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256")] = _ecdsa_p256
+_schemes[("rsa", "rsassa-pss-sha256")] = _rsa_pss

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tidemark_host.codec import (
@@ -43,11 +44,14 @@ MAX_HELLO: Final = 4096  # bytes
 NONCE: Final = 8  # bytes
 WINDOW: Final = 1024  # counters that a replay window remembers
 
+ENCRYPT0: Final = 16
 MAC0: Final = 17
 SIGN1: Final = 18
 HMAC_64: Final = 4
 HMAC_256: Final = 5
 EDDSA: Final = -8
+AES_CCM: Final = 10  # AES-CCM-16-64-128
+IV: Final = 13  # bytes
 
 Direction = Literal["up", "down"]
 
@@ -89,8 +93,8 @@ class Kind:
 
 
 UP: Final[Mapping[str, Kind]] = {
-    "telemetry": Kind((HMAC_64, EDDSA), 0),
-    "backlog": Kind((HMAC_64, EDDSA), 1),
+    "telemetry": Kind((HMAC_64, EDDSA, AES_CCM), 0),
+    "backlog": Kind((HMAC_64, EDDSA, AES_CCM), 1),
     "hello": Kind((EDDSA,), None, MAX_HELLO),
     "report": Kind((EDDSA,), 2),
     "alarm": Kind((EDDSA,), 2),
@@ -98,6 +102,7 @@ UP: Final[Mapping[str, Kind]] = {
     "result": Kind((HMAC_256,), 2),
 }
 _MAC_BYTES: Final = {HMAC_64: 8, HMAC_256: 32, EDDSA: 64}
+_CCM_TAG: Final = 8
 
 
 # --- Claims ---------------------------------------------------------------------------------
@@ -149,13 +154,17 @@ def parse_topic(topic: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A COSE_Mac0 or COSE_Sign1 by shape alone; nothing in it is proven yet."""
+    """A COSE_Mac0, COSE_Sign1 or COSE_Encrypt0 by shape alone; nothing in it is proven yet.
+
+    `payload`: of a COSE_Encrypt0 the ciphertext with its tag. `iv`: of a COSE_Encrypt0 only.
+    """
 
     alg: int
     kid: bytes | None
     protected: bytes
     payload: bytes
     seal: bytes
+    iv: bytes | None = None
 
     @property
     def is_signed(self) -> bool:
@@ -168,11 +177,13 @@ def aad(direction: Direction, device: str, kind: str, nonce: bytes = b"") -> byt
 
 
 def open_envelope(message: bytes, limit: int = MAX_MESSAGE) -> Envelope:
-    """Take a tagged COSE_Mac0 or COSE_Sign1 apart. Raises Refused: "size", "shape"."""
+    """Take a tagged COSE message of the profile apart. Raises Refused: "size", "shape"."""
     if len(message) > limit:
         raise Refused("size", f"{len(message)} bytes, at most {limit}")
+    if message[:1] == bytes([0xC0 | ENCRYPT0]):
+        return _open_encrypted(decode(message[1:], limit), limit)
     if message[:1] not in (b"\xd1", b"\xd2"):
-        raise Refused("shape", "neither COSE_Mac0 nor COSE_Sign1")
+        raise Refused("shape", "not a COSE message of the profile")
     parts = decode(message[1:], limit)
     if not isinstance(parts, list) or len(cast("list[Any]", parts)) != 4:
         raise Refused("shape", "not four parts")
@@ -199,6 +210,22 @@ def open_envelope(message: bytes, limit: int = MAX_MESSAGE) -> Envelope:
         if not is_bytes(kid, 1):
             raise Refused("shape", "kid")
     return Envelope(alg, kid, protected, payload, seal)
+
+
+def _open_encrypted(parts: object, limit: int) -> Envelope:
+    if not isinstance(parts, list) or len(cast("list[Any]", parts)) != 3:
+        raise Refused("shape", "not three parts")
+    protected, unprotected, data = cast("list[Any]", parts)
+    if not isinstance(protected, bytes) or decode(protected, limit) != {1: AES_CCM}:
+        raise Refused("shape", "protected header")
+    if not isinstance(unprotected, dict) or list(cast("dict[Any, Any]", unprotected)) != [4, 5]:
+        raise Refused("shape", "unprotected header")
+    kid, iv = cast("dict[int, Any]", unprotected).values()
+    if not is_bytes(kid, 1) or not is_bytes(iv, IV):
+        raise Refused("shape", "kid or IV")
+    if not isinstance(data, bytes) or len(data) < _CCM_TAG:
+        raise Refused("shape", "ciphertext")
+    return Envelope(AES_CCM, kid, protected, data, data[-_CCM_TAG:], iv)
 
 
 def _to_be_sealed(alg: int, protected: bytes, external: bytes, payload: bytes) -> bytes:
@@ -241,6 +268,42 @@ def verify_signature(envelope: Envelope, public: bytes, external: bytes) -> None
         Ed25519PublicKey.from_public_bytes(public).verify(envelope.seal, data)
     except (InvalidSignature, ValueError) as error:
         raise Refused("signature") from error
+
+
+def make_iv(direction: Direction, epoch: int, seq: int) -> bytes:
+    """Return the IV of an encrypted message; its counter makes it unique under its key."""
+    counter = epoch.to_bytes(4, "big") + seq.to_bytes(4, "big")
+    return bytes([direction == "down"]) + counter + bytes(4)
+
+
+def iv_counter(iv: bytes, direction: Direction = "up") -> tuple[int, int]:
+    """Return (epoch, seq) of an IV. Raises Refused("shape") for one of another form."""
+    epoch, seq = int.from_bytes(iv[1:5], "big"), int.from_bytes(iv[5:9], "big")
+    if iv != make_iv(direction, epoch, seq):
+        raise Refused("shape", "IV")
+    return epoch, seq
+
+
+def _enc_structure(protected: bytes, external: bytes) -> bytes:
+    return encode(["Encrypt0", protected, external])  # RFC 9052, 5.3
+
+
+def encrypt(key: bytes, kid: bytes, iv: bytes, external: bytes, payload: bytes) -> bytes:
+    """Return a tagged COSE_Encrypt0 of `payload` (bytes) under `key` (16 bytes)."""
+    protected = encode({1: AES_CCM})
+    data = AESCCM(key, _CCM_TAG).encrypt(iv, payload, _enc_structure(protected, external))
+    return bytes([0xC0 | ENCRYPT0]) + encode([protected, {4: kid, 5: iv}, data])
+
+
+def decrypt(envelope: Envelope, key: bytes, external: bytes) -> bytes:
+    """Return the payload of a COSE_Encrypt0. Raises Refused("mac")."""
+    structure = _enc_structure(envelope.protected, external)
+    if envelope.iv is None:
+        raise Refused("mac")
+    try:
+        return AESCCM(key, _CCM_TAG).decrypt(envelope.iv, envelope.payload, structure)
+    except InvalidTag as error:
+        raise Refused("mac") from error
 
 
 # --- Handshake ------------------------------------------------------------------------------
@@ -377,6 +440,20 @@ def parse_counted(payload: bytes, space: int) -> Counted:
     if not isinstance(value, list) or len(cast("list[Any]", value)) < 3:
         raise Refused("shape", "payload")
     epoch, seq, *body = cast("list[Any]", value)
+    return _checked_counter(epoch, seq, body, space)
+
+
+def peek_counted(envelope: Envelope, space: int) -> Counted:
+    """Return what a sender claims, before any proof: for the window.
+
+    Of an encrypted message that is the IV's counter, without a body. Raises as `parse_counted`.
+    """
+    if envelope.iv is None:
+        return parse_counted(envelope.payload, space)
+    return _checked_counter(*iv_counter(envelope.iv), [], space)
+
+
+def _checked_counter(epoch: Any, seq: Any, body: list[Any], space: int) -> Counted:
     if not is_uint(epoch) or not is_uint(seq) or epoch >= 1 << 32 or not 0 < seq >> 2 < 1 << 30:
         raise Refused("shape", "counter")
     if seq & 3 != space:

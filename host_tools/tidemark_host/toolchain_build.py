@@ -18,12 +18,13 @@ from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_cache as cache
 from tidemark_host.boardfile import generate_board_module, load_board
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
+from tidemark_host.toolchain_native import host_march, native_modules, native_parts
 
 MICROPYTHON = "1.25.0"
 _MBEDTLS_SERIES = "3.6."
 _SUITE = "trixie"
 # A build date in the binary would make every day's build another one.
-_ENV = {
+ENV = {
     "SOURCE_DATE_EPOCH": "1745020800",
     "MICROPY_GIT_TAG": f"v{MICROPYTHON}",
     "MICROPY_GIT_HASH": "tidemark",
@@ -130,12 +131,13 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
         with cache.lock("runtime"):
             if target.is_file():
                 return target
-            stage = _stage(firmware, generate_board_module(definition, key), umqtt)
+            made = generate_board_module(definition, key)
+            stage = stage_frozen("stage", firmware, made, umqtt, host_march())
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _runtime_key(board, stage / "firmware", generated, source, umqtt) != key:
                 continue
             _compile(board, source, stage, mpy_cross, target)
-            _prune(target.parent)
+            prune(target.parent)
             return target
     raise ToolchainError("firmware-changes", f"{firmware} keeps changing while it is built")
 
@@ -151,12 +153,13 @@ def _runtime_key(board: str, firmware: Path, generated: str, source: Path, umqtt
         (REPO / "boards" / board / "manifest.py").read_bytes(),
         generated,
         cache.tree_digest(umqtt, ".py"),
-        *_frozen_parts(firmware),
+        *native_parts(host_march()),
+        *frozen_parts(firmware),
     )
 
 
-def _frozen_parts(firmware: Path) -> list[bytes | str]:
-    """Return what is frozen: the entry points and the base, never the application."""
+def frozen_parts(firmware: Path) -> list[bytes | str]:
+    """Return what is frozen, as names and contents: entry points and base, no application."""
     paths = [
         firmware / "_boot.py",
         firmware / "main.py",
@@ -169,9 +172,15 @@ def _frozen_parts(firmware: Path) -> list[bytes | str]:
     return parts
 
 
-def _stage(firmware: Path, generated: str, umqtt: Path) -> Path:
-    """Copy what is frozen, with new time stamps: the freezer compares times, not contents."""
-    stage = cache_dir() / "stage"
+def stage_frozen(
+    name: str, firmware: Path, generated: str, umqtt: Path, march: str | None = None
+) -> Path:
+    """Copy what is frozen into the cache folder `name`, and return the folder.
+
+    march: the processor to put native modules in for, None for none. With new time stamps: the
+    freezer compares times, not contents.
+    """
+    stage = cache_dir() / name
     shutil.rmtree(stage, ignore_errors=True)
     own = stage / "firmware"
     for path in [firmware / "_boot.py", firmware / "main.py", *firmware.glob("tidemark/**/*.py")]:
@@ -187,6 +196,10 @@ def _stage(firmware: Path, generated: str, umqtt: Path) -> Path:
     made.mkdir(parents=True)
     (made / "tidemark_board.py").write_text(generated)
     (made / "boot.py").write_text("# Empty and frozen: no file of this name can run instead.\n")
+    native = made / "native"
+    native.mkdir()
+    for module, code in native_modules(march).items():
+        (native / f"{module}.mpy").write_bytes(code)
     # The build insists on a micropython-lib; ours has nothing in it, umqtt comes from PyPI.
     (stage / "lib").mkdir()
     (stage / "lib" / "README.md").write_text("Empty on purpose.\n")
@@ -219,7 +232,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
             f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
         ],
         why="building MicroPython's unix port",
-        env={**_ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
+        env={**ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_suffix(".new")
@@ -239,7 +252,7 @@ def firmware_image(board: str, mpy_cross: Path, umqtt: Path) -> str:
     fresh = out.with_suffix(".new")
     shutil.copy2(image, fresh)
     fresh.rename(out)
-    frozen = sum(len(part) for part in _frozen_parts(firmware_dir())[1::2])
+    frozen = sum(len(part) for part in frozen_parts(firmware_dir())[1::2])
     return (
         f"{out.relative_to(REPO)}: {out.stat().st_size} bytes, of which the base is made from "
         f"{frozen} bytes of Python. A program of this machine has no flash limit to meet."
@@ -267,7 +280,7 @@ def _has_libffi() -> bool:
     return subprocess.run(["pkg-config", "--exists", "libffi"], check=False).returncode == 0
 
 
-def _prune(keep: Path) -> None:
+def prune(keep: Path) -> None:
     """Drop runtimes that nobody asked for in a day, but for the latest few."""
     runtimes = sorted(keep.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     limit = time.time() - _KEEP_SECONDS

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from gateway_side import Counter, Identity, fixed_random
 from hypothesis import given, settings
@@ -57,11 +58,10 @@ def sign1(key: Ed25519PrivateKey, value: object, external: bytes) -> bytes:
 class Handshake:
     """A device's session and the keys of an independent gateway."""
 
-    def __init__(self, integrity: str = "mac") -> None:
+    def __init__(self, integrity: str = "mac", confidential: bool = False) -> None:
         self.device = Identity()
-        self.session = Session(
-            self.device, Counter(), GATEWAY_ID, GATEWAY_PUBLIC, fixed_random(), integrity
-        )
+        parts = (self.device, Counter(), GATEWAY_ID, GATEWAY_PUBLIC, fixed_random(), integrity)
+        self.session = Session(*parts, confidential=confidential)
         self.hello = self.session.hello(GATEWAY_NONCE, {259: b"VIRTUAL", 1003: 7})
         self.fields = verified_sign1(
             self.hello, self.device.public, aad("up", self.device.id, "hello", b"")
@@ -81,6 +81,7 @@ class Handshake:
             HKDF(hashes.SHA256(), 32, salt, info).derive(secret)
             for info in (b"tidemark/1 up mac", b"tidemark/1 down mac")
         )
+        self.enc = HKDF(hashes.SHA256(), 16, salt, b"tidemark/1 up enc").derive(secret)
         self.session.take_welcome(self.welcome)
 
     def aad(self, direction: str, kind: str) -> bytes:
@@ -114,6 +115,20 @@ def test_mac_verifies_under_the_derived_key(kind: str, alg: int, size: int) -> N
     data = canonical(["MAC0", protected, shake.aad("up", kind), payload])
     assert tag == hmac.digest(shake.up, data, "sha256")[:size]
     assert cbor2.loads(payload) == [epoch, seq, 7, 1, {1: 20.25}]
+
+
+@pytest.mark.parametrize("kind", ["telemetry", "backlog"])
+def test_confidential_telemetry_opens_under_the_derived_key(kind: str) -> None:
+    shake = Handshake(confidential=True)
+    message, epoch, seq = shake.session.seal(kind, [7, 1, {1: 20.25}])
+    tagged = cbor2.loads(message)
+    assert tagged.tag == 16
+    protected, unprotected, data = tagged.value
+    iv = b"\0" + epoch.to_bytes(4, "big") + seq.to_bytes(4, "big") + bytes(4)
+    assert (cbor2.loads(protected), unprotected) == ({1: 10}, {4: b"\x09", 5: iv})
+    covered = canonical(["Encrypt0", protected, shake.aad("up", kind)])
+    payload = AESCCM(shake.enc, tag_length=8).decrypt(iv, data, covered)
+    assert payload == canonical([epoch, seq, 7, 1, {1: 20.25}])
 
 
 @pytest.mark.parametrize("kind", ["telemetry", "backlog", "report", "alarm", "evidence"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
@@ -173,10 +174,25 @@ def _vouch(repository: Repository, role: str, data: bytes) -> None:
     repository.publish(refresh=["snapshot"] if role == "targets" else [])
 
 
+def _p384() -> CryptoSigner:
+    return CryptoSigner(ec.generate_private_key(ec.SECP384R1()))
+
+
+def _pkcs1() -> CryptoSigner:
+    return CryptoSigner.generate_rsa(scheme="rsa-pkcs1v15-sha256")
+
+
 @pytest.mark.parametrize(
     "generate", [CryptoSigner.generate_ecdsa, CryptoSigner.generate_rsa], ids=["ecdsa", "rsa"]
 )
-def test_keys_of_other_types_are_carried_but_do_not_count(
+def test_keys_of_other_types_count(tmp_path: Path, generate: Callable[[], CryptoSigner]) -> None:
+    repository = _plain(tmp_path, extra=generate(), threshold=2)
+    board = Board(repository, tmp_path / "tuf", (repository / "1.root.json").read_bytes())
+    assert board.refresh() == "ok"
+
+
+@pytest.mark.parametrize("generate", [_p384, _pkcs1], ids=["p384", "pkcs1v15"])
+def test_keys_of_unknown_types_are_carried_but_do_not_count(
     tmp_path: Path, generate: Callable[[], CryptoSigner]
 ) -> None:
     repository = _plain(tmp_path, extra=generate())

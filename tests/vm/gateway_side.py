@@ -95,6 +95,7 @@ class Gateway:
         secret = x25519.x25519(scalar, fields[8])
         salt = hashlib.sha256(hello + message).digest()
         self.up = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 up mac", 32)
+        self.enc = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 up enc", 16)
         self.down = hkdf.hkdf_sha256(salt, secret, b"tidemark/1 down mac", 32)
         self.device = fields[2]
         self.key = fields[3]
@@ -106,6 +107,13 @@ class Gateway:
     def open(self, kind, message):
         """The payload (list) of an upward message that verifies."""
         external = cose.aad("up", self.device, kind, self.boot_nonce)
+        if message[0] == 0xC0 | cose.TAG_ENCRYPT0:
+            payload, nonce = cose.encrypt0_open(
+                lambda kid: self.enc if kid == self.kid else None, message, external
+            )
+            fields = cbor.decode(payload)
+            assert list(cose.iv_counter(nonce, cose.UP)) == fields[:2]
+            return fields
         if cose.peek(message)[0] == cose.TAG_SIGN1:
             return cbor.decode(cose.sign1_open(self.key, message, external))
         payload, kid = cose.mac0_open(

@@ -325,3 +325,83 @@ def test_size_is_bounded_before_anything_is_read():
     assert cose.peek(message, 4096)[3] == payload
     _refuses(CodecError, "cbor-size", cose.sign1_open, _PUBLIC, bytes(4097), _AAD, 4096)
     _refuses(CodecError, "cbor-short", cose.peek, b"")
+
+
+_ENC_KEY = bytes(range(16))
+_IV = bytes.fromhex("00000000070000000400000000")
+
+
+def _enc_key_for_kid(kid):
+    return _ENC_KEY if kid == _KID else None
+
+
+def _open_encrypted(message, aad=_AAD, keys=_enc_key_for_kid):
+    return cose.encrypt0_open(keys, message, aad)
+
+
+def test_iv_is_direction_epoch_seq_and_zeros():
+    assert cose.iv(cose.UP, 7, 4) == _IV
+    assert cose.iv(cose.DOWN, 0xFFFFFFFF, 6).hex() == "01ffffffff0000000600000000"
+    assert cose.iv_counter(_IV, cose.UP) == (7, 4)
+    long = _IV + b"\0"
+    for wrong in (_IV[:-1], long, b"\1" + _IV[1:], _IV[:-1] + b"\1", _IV[:9] + b"\1\0\0\0"):
+        _refuses(CodecError, "cose-iv", cose.iv_counter, wrong, cose.UP)
+
+
+def test_structure_of_an_encrypt0():
+    # RFC 9052, 5.3: ["Encrypt0", protected, external_aad].
+    structure = cose.enc_structure(b"\xa1\x01\x0a", b"\xff")
+    assert structure.hex() == "8368456e63727970743043a1010a41ff"
+
+
+def test_encrypt0_opens_what_it_sealed():
+    message = cose.encrypt0_seal(_ENC_KEY, _CONTENT, _AAD, _KID, _IV)
+    assert message[:6].hex() == "d08343a1010a"
+    assert message[6:25].hex() == "a20441" + _KID.hex() + "054d" + _IV.hex()
+    assert _open_encrypted(message) == (_CONTENT, _IV)
+    assert cose.encrypt0_peek(message)[:2] == (_KID, _IV)
+
+
+def test_no_bit_of_an_encrypt0_can_be_flipped():
+    message = cose.encrypt0_seal(_ENC_KEY, _CONTENT, _AAD, _KID, _IV)
+    for at in range(len(message)):
+        changed = bytearray(message)
+        changed[at] ^= 1 << (at & 7)
+        try:
+            _open_encrypted(bytes(changed))
+        except (CodecError, CryptoError):
+            continue
+        assert False, at
+
+
+def test_encrypt0_of_another_context_key_or_shape_is_refused():
+    message = cose.encrypt0_seal(_ENC_KEY, _CONTENT, _AAD, _KID, _IV)
+    _refuses(CryptoError, "ccm-tag", _open_encrypted, message, _AAD + b"x")
+    _refuses(CryptoError, "ccm-tag", _open_encrypted, message, _AAD, lambda kid: bytes(16))
+    _refuses(CryptoError, "cose-kid", _open_encrypted, message, _AAD, lambda kid: None)
+    _refuses(CodecError, "cose-kid", cose.encrypt0_seal, _ENC_KEY, b"", _AAD, b"", _IV)
+    protected = cbor.encode({1: 10})
+    data = bytes(8)
+    good = {4: _KID, 5: _IV}
+    for code, parts in (
+        ("cose-shape", (protected, good)),
+        ("cose-shape", (protected, good, data, data)),
+        ("cose-shape", (protected, {5: _IV}, data)),
+        ("cose-shape", (protected, {4: _KID}, data)),
+        ("cose-shape", (protected, {4: _KID, 5: _IV, 6: 1}, data)),
+        ("cose-shape", (protected, {4: b"", 5: _IV}, data)),
+        ("cose-shape", (protected, {4: _KID, 5: _IV[1:]}, data)),
+        ("cose-shape", (protected, {4: 7, 5: _IV}, data)),
+        ("cose-shape", (protected, (), data)),
+        ("cose-shape", (protected, good, data[1:])),
+        ("cose-shape", (protected, good, 5)),
+        ("cose-shape", (10, good, data)),
+        ("cose-alg", (cbor.encode({1: 11}), good, data)),
+        ("cose-alg", (cbor.encode({1: 5}), good, data)),
+        ("cose-alg", (b"", good, data)),
+    ):
+        wrong = cbor.encode(cbor.Tagged(cose.TAG_ENCRYPT0, parts))
+        _refuses(CodecError, code, _open_encrypted, wrong)
+    wrong = cbor.encode(cbor.Tagged(cose.TAG_MAC0, (protected, good, data)))
+    _refuses(CodecError, "cbor-tag", _open_encrypted, wrong)
+    _refuses(CodecError, "cbor-size", _open_encrypted, bytes(1025))

@@ -9,7 +9,7 @@ from tidemark.window import Window
 
 
 class Rig:
-    def __init__(self, integrity="mac"):
+    def __init__(self, integrity="mac", confidential=False):
         self.identity = gateway_side.Identity()
         self.counter = gateway_side.Counter()
         self.gateway = gateway_side.Gateway()
@@ -20,6 +20,7 @@ class Rig:
             self.gateway.public,
             gateway_side.fixed_random(),
             integrity,
+            confidential=confidential,
         )
 
     def hello(self):
@@ -94,6 +95,21 @@ def test_integrity_sign_signs_telemetry_in_the_same_space():
         assert cose.peek(message)[1] == cose.EDDSA and seq & 3 == space
         assert rig.gateway.open(kind, message)[2:] == [7, 1, 2]
     refused(SessionError, "integrity", Rig, "none")
+
+
+def test_confidential_encrypts_telemetry_under_its_counter():
+    rig = Rig(confidential=True).ready()
+    for kind, space in (("telemetry", 0), ("backlog", 1)):
+        message, epoch, seq = rig.session.seal(kind, [7, 1, b"secret"])
+        assert b"secret" not in message and seq & 3 == space
+        kid, nonce, _, _ = cose.encrypt0_peek(message)
+        assert kid == rig.gateway.kid and nonce == cose.iv(cose.UP, epoch, seq)
+        assert rig.gateway.open(kind, message) == [epoch, seq, 7, 1, b"secret"]
+        refused(CryptoError, "ccm-tag", rig.gateway.open, "report", message)
+    for kind in ("report", "alarm", "evidence"):
+        assert cose.peek(rig.session.seal(kind, [1])[0])[1] == cose.EDDSA
+    assert cose.peek(rig.session.seal("result", [1])[0])[1] == cose.HMAC_256
+    refused(SessionError, "integrity", Rig, "sign", True)
 
 
 def test_takes_only_the_welcome_to_its_outstanding_hello():

@@ -60,6 +60,17 @@ def test_a_piece_larger_than_a_block_after_a_partial_one():
     assert h.digest() == sha512.Sha512(data).digest()
 
 
+def test_vm_native_code_agrees_however_it_is_cut():
+    if not sha512.native:
+        return
+    data = bytes([i * 7 & 255 for i in range(300)])
+    for n in range(0, 300, 3):
+        h = sha512.NativeSha512(data[:n])
+        assert h.digest() == sha512.Sha512(data[:n]).digest()
+        h.update(memoryview(data)[n:])
+        assert h.digest() == sha512.Sha512(data).digest()
+
+
 def test_feeds_after_each_block():
     calls = [0]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,12 +17,22 @@ import rich_click
 from rich.console import Console
 from rich.table import Table
 
-from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository, app_path
+from tidemark_host.release import (
+    ROLES,
+    KeyStore,
+    ReleaseError,
+    Repository,
+    app_path,
+    staging,
+)
+from tidemark_host.release.calendar import icalendar
 from tidemark_host.toolchain_build import REPO
 
 PASSPHRASE = "TIDEMARK_KEY_PASSPHRASE"
 _SOON = timedelta(days=3)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
 
 
 @click.group(cls=rich_click.RichGroup, name="release")
@@ -55,14 +67,63 @@ def _told() -> Generator[None]:
         raise click.ClickException(f"{error} ({error.code}){hint}") from error
 
 
+def _how(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of verbs that publish."""
+    function = click.option(
+        "--dry-run", is_flag=True, help="Do everything but write; say which files would change."
+    )(function)
+    return click.option(
+        "--stage", is_flag=True, help="Leave it to be signed further by other key holders."
+    )(function)
+
+
 def _print(as_json: bool, result: dict[str, Any], *lines: str) -> None:
     """Print one JSON object, or text for people."""
     for line in [json.dumps(result)] if as_json else lines:
         click.echo(line)
 
 
-def _open(repo: Path, keys: Path) -> Repository:
-    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE)))
+def _check_board(name: str) -> None:
+    """Refuse a name that no board has: a release for it would reach nobody."""
+    known = sorted(path.parent.name for path in REPO.glob("boards/*/board.toml"))
+    if name not in known:
+        raise ReleaseError(
+            "board",
+            f"there is no boards/{name}/board.toml",
+            f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
+        )
+
+
+def _open(repo: Path, keys: Path, dry_run: bool = False) -> Repository:
+    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE), dry=dry_run))
+
+
+def _finish(
+    repository: Repository, stage: bool, dry_run: bool, refresh: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Publish, stage, or see what publishing would write; return that for `--json` and people."""
+    if stage and dry_run:
+        raise ReleaseError("staged", "--stage or --dry-run, not both")
+    if stage:
+        rows = repository.stage(refresh=refresh)
+        staged = [dataclasses.asdict(row) for row in rows]
+        return {"published": False, "staged": staged}, _progress(rows)
+    files = [str(path) for path in repository.publish(refresh=refresh, dry_run=dry_run)]
+    if dry_run:
+        return {"published": False, "files": files}, [f"would write {name}" for name in files]
+    return {"published": True}, []
+
+
+def _progress(rows: list[staging.Progress]) -> list[str]:
+    """Return how far staged roles are, and what comes next, in lines."""
+    lines = [
+        f"staged: {row.role} {row.version}: {row.signed} of {row.threshold} signatures"
+        for row in rows
+    ]
+    if rows:
+        ready = all(row.done for row in rows)
+        lines.append(f"Next: tidemark release {'publish' if ready else 'sign, with another key'}")
+    return lines
 
 
 @command.command()
@@ -109,8 +170,8 @@ def init(
 @click.option("--attempt", default=0, show_default=True, help="Raise it to lift a rejection.")
 @click.option("--min-runtime", default=0, show_default=True, help="Least runtime index.")
 @click.option("--cohort", default=100, show_default=True, help="Percentage of the fleet.")
-@click.option("--publish/--no-publish", default=True, show_default=True, help="Sign at once.")
 @click.option("--force", is_flag=True, help="Accept a board that boards/ does not have.")
+@_how
 @_JSON
 def add(
     image: Path,
@@ -122,15 +183,16 @@ def add(
     attempt: int,
     min_runtime: int,
     cohort: int,
-    publish: bool,
     force: bool,
+    stage: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Add IMAGE as a release and publish it."""
     with _told():
         if not force:
             _check_board(board)
-        repository = _open(repo, keys)
+        repository = _open(repo, keys, dry_run)
         number = repository.add(
             image,
             board=board,
@@ -140,24 +202,10 @@ def add(
             min_runtime=min_runtime,
             cohort=cohort,
         )
-        if publish:
-            repository.publish()
-    _print(
-        as_json,
-        {"board": board, "index": number, "version": version, "published": publish},
-        f"{board}: release {number} ({version}) {'published' if publish else 'checked'}",
-    )
-
-
-def _check_board(name: str) -> None:
-    """Refuse a name that no board has: a release for it would reach nobody."""
-    known = sorted(path.parent.name for path in REPO.glob("boards/*/board.toml"))
-    if name not in known:
-        raise ReleaseError(
-            "board",
-            f"there is no boards/{name}/board.toml",
-            f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
-        )
+        result, lines = _finish(repository, stage, dry_run)
+    done = "staged" if stage else "checked" if dry_run else "published"
+    said = f"{board}: release {number} ({version}) {done}"
+    _print(as_json, {"board": board, "index": number, "version": version, **result}, *lines, said)
 
 
 @command.command()
@@ -189,47 +237,126 @@ def change(
 
 @command.command()
 @_where
+@_how
 @click.option("--refresh", type=click.Choice(ROLES), multiple=True, help="Sign this role again.")
 @_JSON
-def publish(repo: Path, keys: Path, refresh: tuple[str, ...], as_json: bool) -> None:
-    """Sign a fresh timestamp (and other roles, for a new expiry)."""
+def publish(
+    repo: Path,
+    keys: Path,
+    stage: bool,
+    dry_run: bool,
+    refresh: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Sign a fresh timestamp (and other roles, for a new expiry); take what is staged."""
     with _told():
-        repository = _open(repo, keys)
-        repository.publish(refresh=refresh)
+        repository = _open(repo, keys, dry_run)
+        result, lines = _finish(repository, stage, dry_run, refresh)
+    if result["published"]:
+        lines = [f"{repo}: timestamp {repository.timestamp.version}"]
     versions = {row.role: row.version for row in repository.status()}
-    _print(
-        as_json,
-        {"repo": str(repo), "versions": versions},
-        f"{repo}: timestamp {repository.timestamp.version}",
-    )
+    _print(as_json, {"repo": str(repo), "versions": versions, **result}, *lines)
 
 
 @command.command()
 @_where
-@click.argument("role", type=click.Choice(ROLES))
+@click.option("--discard", is_flag=True, help="Forget what is staged instead.")
 @_JSON
-def rotate(repo: Path, keys: Path, role: str, as_json: bool) -> None:
-    """Replace the keys of ROLE and publish. Needs enough root keys."""
+def sign(repo: Path, keys: Path, discard: bool, as_json: bool) -> None:
+    """Sign what `--stage` left for other key holders, with the keys that are here."""
     with _told():
         repository = _open(repo, keys)
+        if discard:
+            staging.discard(repo)
+            _print(as_json, {"staged": []}, f"{repo}: nothing is staged any more")
+            return
+        rows = repository.sign_staged()
+    _print(as_json, {"staged": [dataclasses.asdict(row) for row in rows]}, *_progress(rows))
+
+
+@command.command("add-key")
+@_where
+@_how
+@click.argument("role", type=click.Choice(ROLES))
+@click.option("--threshold", type=int, help="How many keys of the role must sign from now on.")
+@click.option(
+    "--public",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Public key (PEM, or 64 hex digits) of a command or token.",
+)
+@click.option("--command", "words", help="Program that signs: bytes on stdin, hex on stdout.")
+@click.option("--hsm", "uri", help="PKCS #11 key as securesystemslib names it: hsm:2?label=fleet")
+@_JSON
+def add_key(
+    repo: Path,
+    keys: Path,
+    stage: bool,
+    dry_run: bool,
+    role: str,
+    threshold: int | None,
+    public: Path | None,
+    words: str | None,
+    uri: str | None,
+    as_json: bool,
+) -> None:
+    """Let one more key sign for ROLE: a fresh file, or a command or token of the owner's.
+
+    Publishes a new root, so enough root keys must be here; else see --stage.
+    """
+    with _told():
+        if bool(words) + bool(uri) > 1 or bool(public) != bool(words or uri):
+            raise ReleaseError("public-key", "--command or --hsm, each with --public")
+        repository = _open(repo, keys, dry_run)
+        if public:
+            command = shlex.split(words or "")
+            signer = repository.keys.add_signer(
+                role, public.read_text(), command=command, uri=uri or ""
+            )
+        else:
+            signer = repository.keys.add(role)
+        repository.add_key(role, signer, threshold)
+        entry = repository.root.roles[role]
+        said = f"{role}: {entry.threshold} of {len(entry.keyids)} keys sign"
+        names = {"role": role, "threshold": entry.threshold, "keyids": list(entry.keyids)}
+        result, lines = _finish(repository, stage, dry_run)
+    _print(as_json, {**names, **result}, *lines, said)
+
+
+@command.command()
+@_where
+@_how
+@click.argument("role", type=click.Choice(ROLES))
+@_JSON
+def rotate(repo: Path, keys: Path, stage: bool, dry_run: bool, role: str, as_json: bool) -> None:
+    """Replace the keys of ROLE and publish. Needs enough root keys."""
+    with _told():
+        repository = _open(repo, keys, dry_run)
         repository.rotate(role)
-        repository.publish()
+        result, lines = _finish(repository, stage, dry_run)
     version, ids = repository.root.version, list(repository.root.roles[role].keyids)
-    _print(
-        as_json,
-        {"repo": str(repo), "role": role, "root": version, "keyids": ids},
-        f"{repo}: root {version} names new keys for {role}",
-    )
+    if result["published"]:
+        lines = [f"{repo}: root {version} names new keys for {role}"]
+    names = {"repo": str(repo), "role": role, "root": version, "keyids": ids}
+    _print(as_json, {**names, **result}, *lines)
 
 
 @command.command()
 @_where
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(repo: Path, keys: Path, as_json: bool) -> None:
-    """Show roles, expiry and releases."""
+@click.option(
+    "--ics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the days on which to sign as an iCalendar file.",
+)
+def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
+    """Show roles, expiry, what waits for signatures, and releases."""
     with _told():
         repository = _open(repo, keys)
         rows = repository.status()
+        waiting = repository.staged()
+    due = {row.role: row for row in repository.calendar()}
+    if ics:
+        ics.write_text(icalendar(due.values(), repo.absolute().name), newline="")
     releases = [entry.to_dict() for entry in repository.targets.targets.values()]
     if as_json:
         roles = [
@@ -237,20 +364,23 @@ def status(repo: Path, keys: Path, as_json: bool) -> None:
                 "role": row.role,
                 "version": row.version,
                 "expires": row.expires.isoformat(),
+                "renew": due[row.role].renew.isoformat(),
                 "keys": row.keys,
                 "threshold": row.threshold,
             }
             for row in rows
         ]
-        click.echo(json.dumps({"roles": roles, "releases": releases}))
+        staged = [dataclasses.asdict(one) for one in waiting]
+        click.echo(json.dumps({"roles": roles, "releases": releases, "staged": staged}))
         return
-    table = Table("role", "version", "signed by", "expires", "left")
+    table = Table("role", "version", "signed by", "sign again by", "expires", "left")
     for row in rows:
         style = "red" if row.left < timedelta(0) else "yellow" if row.left < _SOON else ""
         table.add_row(
             row.role,
             str(row.version),
             f"{row.threshold} of {row.keys}",
+            due[row.role].renew.strftime("%Y-%m-%d"),
             row.expires.strftime("%Y-%m-%d %H:%M"),
             f"{row.left.days} days" if row.left > timedelta(0) else "expired",
             style=style,
@@ -263,3 +393,5 @@ def status(repo: Path, keys: Path, as_json: bool) -> None:
     console = Console()
     console.print(table)
     console.print(second)
+    for line in _progress(waiting):
+        click.echo(line)

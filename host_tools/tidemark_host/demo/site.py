@@ -282,9 +282,11 @@ class Site:
             prefix, kind = message.topic.rsplit("/", 1)
             ours = prefix == f"tm/1/{self.id}/up" and message.payload not in self.injected
             if ours and kind != "hello":
-                payload = protocol.open_envelope(message.payload).payload
-                epoch, seq = protocol.decode(payload)[:2]
-                seen[message.payload] = (epoch, seq)
+                space = protocol.UP[kind].space
+                assert space is not None
+                envelope = protocol.open_envelope(message.payload)
+                counter = protocol.peek_counted(envelope, space)
+                seen[message.payload] = (counter.epoch, counter.seq)
         return list(seen.values())
 
 

@@ -79,7 +79,14 @@ class FleetDevice:
         self.counters[space] += 1
         return self.counters[space]
 
-    def seal(self, kind: str, *body: object, n: int | None = None, sign: bool = False) -> bytes:
+    def seal(
+        self,
+        kind: str,
+        *body: object,
+        n: int | None = None,
+        sign: bool = False,
+        encrypt: bool = False,
+    ) -> bytes:
         """Return a message of any counted kind; `n` overrides the counter."""
         space = protocol.UP[kind].space
         assert space is not None
@@ -93,14 +100,20 @@ class FleetDevice:
             if self.session is None:
                 raise Refused("no-session")
             session = self.session
-            message = protocol.seal_mac(session.keys.up_mac, alg, session.kid, external, payload)
+            keys, kid = session.keys, session.kid
+            if encrypt:
+                iv = protocol.make_iv("up", self.epoch, number << 2 | space)
+                message = protocol.encrypt(keys.up_enc, kid, iv, external, payload)
+            else:
+                message = protocol.seal_mac(keys.up_mac, alg, kid, external, payload)
         self.unanswered[number << 2 | space] = (kind, message)
         return message
 
-    def telemetry(self, reading: object, sign: bool = False) -> bytes:
+    def telemetry(self, reading: object, sign: bool = False, encrypt: bool = False) -> bytes:
         """Return a live reading, created now."""
         self.index += 1
-        return self.seal("telemetry", self.epoch, self.index, reading, sign=sign)
+        body = (self.epoch, self.index, reading)
+        return self.seal("telemetry", *body, sign=sign, encrypt=encrypt)
 
     def report(self, claims: dict[int, Any] | None = None, ask_time: bool = False) -> bytes:
         """Return a report of the device's claims."""

@@ -102,8 +102,9 @@ def check_counted(lookup: Lookup, device: Device, kind: str, envelope: Envelope)
     """
     space = protocol.UP[kind].space
     assert space is not None, "hello carries no counter"
-    counter = protocol.parse_counted(envelope.payload, space)
-    check_body(kind, counter)
+    counter = protocol.peek_counted(envelope, space)
+    if envelope.iv is None:
+        check_body(kind, counter)
 
     def standing() -> Standing:
         return lookup.standing(device.id, counter.epoch, space, counter.n, envelope.seal)
@@ -130,8 +131,15 @@ def check_counted(lookup: Lookup, device: Device, kind: str, envelope: Envelope)
     external = protocol.aad("up", device.id, kind, nonce)
     if session is None:
         protocol.verify_signature(envelope, device.public_bytes, external)
-    else:
+    elif envelope.iv is None:
         protocol.verify_mac(envelope, session.keys.up_mac, external)
+    else:
+        payload = protocol.decrypt(envelope, session.keys.up_enc, external)
+        inside = protocol.parse_counted(payload, space)
+        if (inside.epoch, inside.seq) != (counter.epoch, counter.seq):
+            raise Refused("shape", "the IV names another counter than the payload")
+        counter = inside
+        check_body(kind, counter)
     return Verified(device, kind, counter, seen, envelope.seal, session)
 
 

@@ -1,4 +1,5 @@
-"""Signing keys in a folder: Ed25519, PKCS #8 PEM, encrypted when there is a passphrase."""
+"""Signing keys in a folder: Ed25519, PKCS #8 PEM, encrypted when there is a passphrase; and files
+that name a command or a token that signs (signers.py)."""
 
 # securesystemslib re-exports its public names without saying so to type checkers.
 # pyright: reportPrivateImportUsage=false
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Signer
 
+from tidemark_host.release import signers
 from tidemark_host.release.errors import ReleaseError
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
@@ -31,14 +33,16 @@ _MAX_KEY_FILE = 4096
 
 @dataclass(frozen=True)
 class KeyStore:
-    """The keys of one repository: `<folder>/<role>-<n>.pem`, n from 1.
+    """The keys of one repository: `<folder>/<role>-<n>.pem` or `.signer.json`, n from 1.
 
     Root keys belong offline: copy `root-*.pem` to a medium of their own and remove them here. What
-    signs needs only the keys of the roles it signs.
+    signs needs only the keys of the roles it signs. `dry`: new keys stay in memory.
     """
 
     folder: Path
     passphrase: str | None = None
+    dry: bool = False
+    _fresh: list[tuple[str, Signer]] = field(default_factory=list[tuple[str, Signer]])
 
     @classmethod
     def create(
@@ -75,28 +79,61 @@ class KeyStore:
         """Make one more key for `role` and return its signer."""
         if role not in ROLES:
             raise ReleaseError("role", f"no role is called {role!r}")
-        number = max((_number(path) for path in self._paths(role)), default=0) + 1
         private = Ed25519PrivateKey.generate()
+        if self.dry:
+            self._fresh.append((role, CryptoSigner(private)))
+            return CryptoSigner(private)
         encryption = (
             BestAvailableEncryption(self.passphrase.encode())
             if self.passphrase
             else NoEncryption()
         )
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        path = self.folder / f"{role}-{number}.pem"
+        path = self._next(role, ".pem")
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
             handle.write(pem)
         return CryptoSigner(private)
 
-    def signers(self, role: str) -> Sequence[CryptoSigner]:
+    def add_signer(
+        self, role: str, public: str, *, command: Sequence[str] = (), uri: str = ""
+    ) -> Signer:
+        """Note a command or a token that signs for `role`; `public`: its key, as PEM or hex.
+
+        Raises ReleaseError: `role`, `public-key`, `signer-file`.
+        """
+        if role not in ROLES:
+            raise ReleaseError("role", f"no role is called {role!r}")
+        if self.dry:
+            key = signers.public_key(public)
+            signer = (
+                signers.CommandSigner(key, command) if command else signers.TokenSigner(key, uri)
+            )
+            self._fresh.append((role, signer))
+            return signer
+        path = self._next(role, signers.SUFFIX)
+        return signers.write(path, public, command=command, uri=uri)
+
+    def signers(self, role: str) -> Sequence[Signer]:
         """Return the signers of `role` in the order of their numbers; empty when none is here.
 
-        Raises ReleaseError: `key-passphrase`, `key-unreadable`.
+        Raises ReleaseError: `key-passphrase`, `key-unreadable`, `public-key`, `signer-file`.
         """
-        return [self._load(path) for path in self._paths(role)]
+        found = [
+            signers.load(path) if path.name.endswith(signers.SUFFIX) else self._load(path)
+            for path in self._paths(role)
+        ]
+        return found + [signer for name, signer in self._fresh if name == role]
 
     def _paths(self, role: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{role}-*.pem"), key=_number)
+        found = [
+            *self.folder.glob(f"{role}-*.pem"),
+            *self.folder.glob(f"{role}-*{signers.SUFFIX}"),
+        ]
+        return sorted(found, key=_number)
+
+    def _next(self, role: str, suffix: str) -> Path:
+        number = max((_number(path) for path in self._paths(role)), default=0) + 1
+        return self.folder / f"{role}-{number}{suffix}"
 
     def _load(self, path: Path) -> CryptoSigner:
         try:
@@ -120,7 +157,7 @@ class KeyStore:
 
 
 def _number(path: Path) -> int:
-    text = path.stem.rpartition("-")[2]
+    text = path.name.partition(".")[0].rpartition("-")[2]
     return int(text) if text.isdigit() else 0
 
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.metadata import (
     Metadata,
-    MetaFile,
     Root,
     Signed,
     Snapshot,
@@ -27,48 +26,28 @@ from tuf.api.metadata import (
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
+from tidemark_host.release import calendar, staging
 from tidemark_host.release.errors import ReleaseError
 from tidemark_host.release.files import read_image, write
 from tidemark_host.release.keys import ROLES, KeyStore
+from tidemark_host.release.model import (
+    MAX_INDEX,
+    Custom,
+    Lifetimes,
+    RoleStatus,
+    app_path,
+    check_custom,
+    custom_of,
+    meta_file,
+    read_root,
+)
 
 # root.json goes into a board's write-once sector, beside the identity's public key.
 MAX_ROOT_SIZE = 3072
 # What the board's client takes, bytes (firmware/tidemark/tuf.py, Limits).
 MAX_TARGETS_SIZE = 32_768
-MAX_INDEX = 0xFFFF_FFFF
-MAX_ATTEMPT = 65_535
-MAX_VERSION = 24
 KEEP = 16  # releases of a board that stay in the metadata
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_DAY = timedelta(days=1)
-
-Custom = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Lifetimes:
-    """How long new metadata is valid. A board that sees nothing fresher takes no update then."""
-
-    root: timedelta = 365 * _DAY
-    targets: timedelta = 180 * _DAY
-    snapshot: timedelta = 30 * _DAY
-    timestamp: timedelta = 7 * _DAY
-
-    def of(self, role: str) -> timedelta:
-        """Return the lifetime of `role`."""
-        return cast("timedelta", getattr(self, role))
-
-
-@dataclass(frozen=True)
-class RoleStatus:
-    """One row of `tidemark release status`."""
-
-    role: str
-    version: int
-    expires: datetime
-    threshold: int
-    keys: int
-    left: timedelta
 
 
 @dataclass
@@ -86,6 +65,7 @@ class Repository:
     now: datetime | None = None  # None: the clock. Set it to sign as of another time.
     _metadata: dict[str, Metadata[Any]] = field(default_factory=dict[str, Metadata[Any]])
     _dirty: set[str] = field(default_factory=set[str])
+    _images: dict[Path, bytes] = field(default_factory=dict[Path, bytes])
 
     # -- opening
 
@@ -197,9 +177,9 @@ class Repository:
     def indices(self, board: str) -> list[int]:
         """Return the release indices of a board that the metadata names, rising."""
         return sorted(
-            cast("int", _custom(entry)["index"])
+            cast("int", custom_of(entry)["index"])
             for entry in self.targets.targets.values()
-            if _custom(entry).get("board") == board and _custom(entry).get("kind") == "app"
+            if custom_of(entry).get("board") == board and custom_of(entry).get("kind") == "app"
         )
 
     def target_path(self, board: str, index: int) -> Path:
@@ -211,20 +191,13 @@ class Repository:
 
     def status(self) -> list[RoleStatus]:
         """Return version and expiry of each role."""
-        now = self._now()
         rows: list[RoleStatus] = []
         for role in ROLES:
             signed = cast("Signed", self._metadata[role].signed)
             entry = self.root.roles[role]
+            keys, left = len(entry.keyids), signed.expires - self._now()
             rows.append(
-                RoleStatus(
-                    role,
-                    signed.version,
-                    signed.expires,
-                    entry.threshold,
-                    len(entry.keyids),
-                    signed.expires - now,
-                )
+                RoleStatus(role, signed.version, signed.expires, entry.threshold, keys, left)
             )
         return rows
 
@@ -271,7 +244,7 @@ class Repository:
             "cohort": cohort,
             "abort": abort,
         }
-        _check_custom(custom)
+        check_custom(custom)
         entry = TargetFile(
             len(data),
             {"sha256": hashlib.sha256(data).hexdigest()},
@@ -279,7 +252,7 @@ class Repository:
             {"custom": custom},
         )
         self.targets.targets[entry.path] = entry
-        write(self.target_path(board, index), data)
+        self._images[self.target_path(board, index)] = data
         self._raise_highest(board, index)
         self._prune(board)
         self._dirty.add("targets")
@@ -299,13 +272,13 @@ class Repository:
         Raises ReleaseError: `no-release`; `attempt` for one that does not rise; `cohort`.
         """
         entry = self._entry(board, index)
-        custom = dict(_custom(entry))
+        custom = dict(custom_of(entry))
         if attempt is not None and attempt <= cast("int", custom["attempt"]):
             raise ReleaseError("attempt", f"attempt must be above {custom['attempt']}")
         for name, value in (("attempt", attempt), ("cohort", cohort), ("abort", abort)):
             if value is not None:
                 custom[name] = value
-        _check_custom(custom)
+        check_custom(custom)
         entry.unrecognized_fields["custom"] = custom
         self._dirty.add("targets")
 
@@ -335,52 +308,134 @@ class Repository:
         self.root.roles[role].threshold = threshold if role == "root" else 1
         self._dirty |= {"root"} if role == "root" else {"root", role}
 
+    def add_key(self, role: str, signer: Signer, threshold: int | None = None) -> None:
+        """Let one more key sign for `role`, and set its threshold if that is given.
+
+        Raises ReleaseError `root-threshold` for a threshold out of range.
+        """
+        self.root.add_key(signer.public_key, role)
+        entry = self.root.roles[role]
+        if threshold is not None:
+            if not 1 <= threshold <= len(entry.keyids):
+                raise ReleaseError(
+                    "root-threshold", f"{threshold} of {len(entry.keyids)} keys can't sign"
+                )
+            entry.threshold = threshold
+        self._dirty |= {"root"} if role == "root" else {"root", role}
+
+    def calendar(self) -> list[calendar.Due]:
+        """Return when each role is to be signed again, the soonest first."""
+        rows = [
+            calendar.due(row.role, row.version, row.expires, self.lifetimes.of(row.role))
+            for row in self.status()
+        ]
+        return sorted(rows, key=lambda row: row.renew)
+
     # -- publishing
 
-    def publish(self, *, refresh: Iterable[str] = ()) -> None:
+    def publish(self, *, refresh: Iterable[str] = (), dry_run: bool = False) -> list[Path]:
         """Sign and write what changed, and snapshot and timestamp, which follow from it.
 
         refresh: further roles to sign again, for a new expiry. With nothing changed only the
-        timestamp is new. Raises ReleaseError: `no-key`, `root-size`, `targets-size`; then no file
-        was written.
+        timestamp is new. What is staged is taken as it is, and must be signed by enough keys.
+        dry_run: everything but the writing. Returns the files, in the order of writing. Raises
+        ReleaseError: `no-key`, `root-size`, `targets-size`, `signatures`, `staged`, `signer`; then
+        no file was written.
         """
-        dirty = self._dirty | set(refresh)
+        staged = staging.read(self.folder)
+        if staged and (overlap := self._dirty | set(refresh) & set(staging.OFFLINE)):
+            raise ReleaseError(
+                "staged",
+                f"{', '.join(sorted(overlap))} changed while others wait for signatures",
+                "publish first, or tidemark release sign --discard",
+            )
+        dirty = self._dirty | set(refresh) | set(staged)
         if dirty & {"targets", "snapshot"}:
             dirty.add("snapshot")
         dirty.add("timestamp")
         former = copy.deepcopy(self._metadata)
         try:
-            files = self._sign(dirty)
+            if staged:
+                staging.check(read_root(self.path("root")), staged, self._metadata)
+                self._metadata |= staged
+            files = self._images | self._sign(dirty, set(staged))
         except BaseException:
             self._metadata = former
             raise
+        if dry_run:
+            self._metadata = former
+            return list(files)
         # timestamp.json comes last: until then nobody sees the rest.
         for path, data in files.items():
             write(path, data)
-        self._dirty = set()
+        staging.discard(self.folder)
+        self._dirty, self._images = set(), {}
+        return list(files)
 
-    def _sign(self, dirty: set[str]) -> dict[Path, bytes]:
+    def stage(self, *, refresh: Iterable[str] = ()) -> list[staging.Progress]:
+        """Write the changed root and targets, signed by the keys that are here, for others to sign
+        further: `sign_staged`, then `publish`. Raises ReleaseError: `staged`, `signer`.
+        """
+        if staging.read(self.folder):
+            raise ReleaseError("staged", "something is staged already", "publish it, or sign it")
+        wanted = (self._dirty | set(refresh)) & set(staging.OFFLINE)
+        if not wanted:
+            raise ReleaseError("staged", "neither root nor targets has changed")
+        former = copy.deepcopy(self._metadata)
+        for role in sorted(wanted):
+            self._renew(role)
+        # Images first: whoever signs can look at what the targets name.
+        for path, data in self._images.items():
+            write(path, data)
+        staging.write(self.folder, [self._metadata[role] for role in sorted(wanted)])
+        self._metadata, self._dirty, self._images = former, set(), {}
+        return self.sign_staged()
+
+    def staged(self) -> list[staging.Progress]:
+        """Return how far what is staged is signed. Raises ReleaseError `staged`."""
+        return staging.progress(read_root(self.path("root")), staging.read(self.folder))
+
+    def sign_staged(self) -> list[staging.Progress]:
+        """Sign what is staged with the keys that are here. Raises ReleaseError `staged`."""
+        staged = staging.read(self.folder)
+        if not staged:
+            raise ReleaseError("staged", "nothing waits for signatures", "publish --stage")
+        trusted = read_root(self.path("root"))
+        for role in staged:
+            staging.sign(trusted, staged, role, self.keys.signers(role))
+        staging.write(self.folder, staged.values())
+        return staging.progress(trusted, staged)
+
+    def _renew(self, role: str) -> None:
+        """Next version, new expiry, no signatures."""
+        metadata = self._metadata[role]
+        signed = cast("Signed", metadata.signed)
+        signed.version += 1
+        now = self._now()
+        signed.expires = now + self.lifetimes.of(role)
+        if role in staging.OFFLINE:
+            # Boards raise their floor of time by it: only roles with offline keys carry it.
+            signed.unrecognized_fields["issued"] = now.strftime(_TIME_FORMAT)
+        metadata.signatures.clear()
+
+    def _sign(self, dirty: set[str], finished: set[str]) -> dict[Path, bytes]:
         files: dict[Path, bytes] = {}
         published = self.path("root")
-        delegators = [self.root] + ([_read_root(published)] if published.is_file() else [])
+        delegators = [self.root] + ([read_root(published)] if published.is_file() else [])
         for role in ROLES:
             if role not in dirty:
                 continue
             metadata = self._metadata[role]
             signed = cast("Signed", metadata.signed)
-            signed.version += 1
-            now = self._now()
-            signed.expires = now + self.lifetimes.of(role)
-            if role in ("root", "targets"):
-                # Boards raise their floor of time by it: only roles with offline keys carry it.
-                signed.unrecognized_fields["issued"] = now.strftime(_TIME_FORMAT)
+            if role not in finished:
+                self._renew(role)
             if role == "snapshot":
-                self.snapshot.meta["targets.json"] = _meta_file(files, self.path("targets"))
+                self.snapshot.meta["targets.json"] = meta_file(files, self.path("targets"))
             if role == "timestamp":
-                self.timestamp.snapshot_meta = _meta_file(files, self.path("snapshot"))
-            metadata.signatures.clear()
-            for signer in self._signers(role, delegators if role == "root" else [self.root]):
-                metadata.sign(signer, append=True)
+                self.timestamp.snapshot_meta = meta_file(files, self.path("snapshot"))
+            if role not in finished:
+                for signer in self._signers(role, delegators if role == "root" else [self.root]):
+                    staging.add_signature(metadata, signer)
             data = metadata.to_bytes(JSONSerializer(compact=True))
             if role == "root" and len(data) > MAX_ROOT_SIZE:
                 raise ReleaseError(
@@ -394,12 +449,12 @@ class Repository:
             files[self.metadata_dir / name] = data
         return files
 
-    def _signers(self, role: str, delegators: Sequence[Root]) -> list[CryptoSigner]:
+    def _signers(self, role: str, delegators: Sequence[Root]) -> list[Signer]:
         """Return signers that reach the threshold of `role` in each of `delegators`, no more.
 
         Each signature costs every board a check.
         """
-        chosen: dict[str, CryptoSigner] = {}
+        chosen: dict[str, Signer] = {}
         here = {signer.public_key.keyid: signer for signer in self.keys.signers(role)}
         for delegator in delegators:
             entry = delegator.roles[role]
@@ -442,38 +497,3 @@ class Repository:
     def _prune(self, board: str) -> None:
         for index in self.indices(board)[:-KEEP]:
             del self.targets.targets[app_path(board, index)]
-
-
-def app_path(board: str, index: int) -> str:
-    """Return the target path of a release: the board looks for the highest index of its name."""
-    return f"{board}/app-{index}.romfs"
-
-
-def _custom(entry: TargetFile) -> Mapping[str, Any]:
-    custom = entry.custom
-    return cast("Mapping[str, Any]", custom) if isinstance(custom, dict) else {}
-
-
-def _check_custom(custom: Mapping[str, Any]) -> None:
-    version = cast("str", custom["version"])
-    if not 0 < len(version) <= MAX_VERSION or not version.isascii() or not version.isprintable():
-        raise ReleaseError("version", f"a version has 1 to {MAX_VERSION} printable characters")
-    if " " in version:
-        raise ReleaseError("version", "a version has no blanks")
-    for name, most in (("attempt", MAX_ATTEMPT), ("min_runtime", MAX_INDEX), ("cohort", 100)):
-        if not 0 <= cast("int", custom[name]) <= most:
-            raise ReleaseError(name.replace("_", "-"), f"{name} is 0 to {most}")
-
-
-def _read_root(path: Path) -> Root:
-    return cast("Root", Metadata[Any].from_bytes(path.read_bytes()).signed)
-
-
-def _meta_file(files: Mapping[Path, bytes], published: Path) -> MetaFile:
-    """Return version, length and hash of a role's file: the one about to be written, if any."""
-    role = published.name.split(".")[1]
-    new = [path for path in files if path.name.endswith(f".{role}.json")]
-    path = new[0] if new else published
-    data = files[path] if new else path.read_bytes()
-    version = int(path.name.split(".")[0])
-    return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})

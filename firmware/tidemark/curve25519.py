@@ -1,0 +1,254 @@
+# The group of Ed25519 and the ladder of X25519 on a native field engine. The functions are
+# edwards25519's; the engines come from host_tools/tidemark_host/cryptogen when the image is built.
+# Importing this raises ImportError where there is none.
+
+from array import array
+
+try:
+    import tidemark_curve_thumb as native
+except ImportError:
+    import tidemark_curve_viper as native
+
+from .edwards25519 import L
+
+_L8 = 8 * L
+_SHORT = 128
+_ZERO = bytes(32)
+
+# No native call may take 50 ms: script entries (ladder, comb) or bits (verification) a call.
+_LADDER_SLICE = 32
+_COMB_SLICE = 16
+_BITS_SLICE = 16
+# A bit of verification has at most a doubling and three additions, each of two programs.
+_SCRIPT_BYTES = max(2 * 255, 2 * 7 * _BITS_SLICE)
+
+
+class Engine:
+    """A native engine with its memory: slots of field elements, table, scratch.
+
+    `native`: a module that cryptogen makes. One engine serves all calls, one after the other.
+    """
+
+    def __init__(self, module):
+        self.module = module
+        self._native_run = module.run
+        self._programs = module.PROGRAMS
+        self._memory = array("i", bytes(module.MEMORY_BYTES))
+        # A copy: constants of an image need not be aligned to words.
+        self._comb = bytearray(module.COMB)
+        self._digits = bytearray(module.COLUMNS)
+        self._script = bytearray(_SCRIPT_BYTES)
+        # Two bytes more than a number has: native code reads ahead.
+        self._number = bytearray(34)
+        self._product = array("i", bytes(4 * 64))
+        for slot in range(len(module.ELEMENTS) // 32):
+            self.load(slot, module.ELEMENTS[32 * slot : 32 * slot + 32])
+
+    def load(self, slot, data):
+        """Set a slot to 32 bytes, little-endian, modulo 2^255."""
+        self._number[:32] = data
+        self.module.load(0, 0, self._memory, slot, self._number)
+
+    def store(self, slot):
+        """Return the 32 bytes of a reduced slot."""
+        out = bytearray(32)
+        self.module.store(0, 0, self._memory, slot, self.module.SLOT_A, out)
+        return out
+
+    def run(self, program, argument=0):
+        """Run one program."""
+        self._script[0] = program
+        self._script[1] = argument
+        self._run(0, 1)
+
+    def _run(self, at, count):
+        self._native_run(0, 0, self._memory, self._script, at, count, self._programs, self._comb)
+
+    def _run_slices(self, count, size, feed):
+        """Run the first `count` entries of the script, `size` of them a native call."""
+        at = 0
+        while at < count:
+            self._run(2 * at, min(size, count - at))
+            at += size
+            if feed:
+                feed()
+
+    def reduce(self, digest):
+        """See edwards25519."""
+        out = bytearray(32)
+        self.module.widen(self._product, digest, 64)
+        self.module.reduce(0, 0, self._product, out)
+        return out
+
+    def multiply_add(self, k, a, r):
+        """See edwards25519."""
+        out = bytearray(32)
+        self.module.widen(self._product, r, 32)
+        self.module.multiply_add(0, 0, self._product, k, a)
+        self.module.reduce(0, 0, self._product, out)
+        return out
+
+    def _comb_digits(self, k):
+        m = self.module
+        self._number[:32] = self.multiply_add(k, m.HALF, m.HALF_OF_ALL_ONES)
+        m.comb_digits(self._digits, self._number)
+
+    def multiply_base(self, k, feed):
+        """See edwards25519."""
+        m = self.module
+        self._comb_digits(k)
+        self.run(m.NEUTRAL)
+        m.comb_script(self._script, self._digits)
+        self._run_slices(m.COLUMNS, _COMB_SLICE, feed)
+        self.run(m.ENCODE)
+        if feed:
+            feed()
+        out = self.store(m.SLOT_C)
+        self.module.store(0, 0, self._memory, m.SLOT_B, m.SLOT_F, self._number)
+        out[31] |= (self._number[0] & 1) << 7
+        return bytes(out)
+
+    def _decode(self, data, negate, feed):
+        """Put the point of 32 bytes, or its negative, into X, Y, Z, T; return if there is one."""
+        m = self.module
+        self.load(m.SLOT_Y, data)
+        self.run(m.ROOT)
+        if feed:
+            feed()
+        if self.store(m.SLOT_F) != _ZERO:
+            if self.store(m.SLOT_G) != _ZERO:
+                return False
+            self.run(m.OTHER_ROOT)
+        if self.store(m.SLOT_X)[0] & 1 != data[31] >> 7 ^ negate:
+            self.run(m.NEGATE_X)
+        self.run(m.AFFINE_T)
+        return True
+
+    def equation_holds(self, public, r, s, k, feed):
+        """See edwards25519.
+
+        With k = u/v modulo 8L, v odd, the equation is [vs]B - [u]A - [v]R = 0: odd v and the
+        modulus 8L keep every point of small order in it. u and v have half as many bits as k,
+        and so have the doublings.
+        """
+        m = self.module
+        u, v = short_pair(int.from_bytes(k, "little"), m.euclid)
+        if not self._decode(public, u >= 0, feed):
+            return False
+        self.run(m.KEY_MULTIPLES)
+        if not self._decode(r, True, feed):
+            return False
+        self.run(m.R_MULTIPLES)
+        self._comb_digits(self.reduce((v * int.from_bytes(s, "little")).to_bytes(64, "little")))
+        key = bytearray(m.DIGITS)
+        nonce = bytearray(m.DIGITS)
+        self._number[:32] = abs(u).to_bytes(32, "little")
+        high = max(m.COLUMNS, m.signed_digits(key, self._number))
+        self._number[:32] = v.to_bytes(32, "little")
+        high = max(high, m.signed_digits(nonce, self._number))
+        self.run(m.NEUTRAL)
+        while high > 0:
+            low = max(0, high - _BITS_SLICE)
+            size = m.sum_script(self._script, 0, high, low, key, nonce, self._digits)
+            self._run(0, size >> 1)
+            high = low
+            if feed:
+                feed()
+        self.run(m.DIFFERENCE)
+        return self.store(m.SLOT_F) == _ZERO and self.store(m.SLOT_X) == _ZERO
+
+    def ladder(self, scalar, u, feed):
+        """Return the u-coordinate of the clamped `scalar` times the point `u`, 32 bytes each."""
+        m = self.module
+        self.load(m.SLOT_U, u)
+        self.run(m.LADDER_START)
+        m.ladder_script(self._script, scalar)
+        self._run_slices(255, _LADDER_SLICE, feed)
+        self.run(m.LADDER_END)
+        if feed:
+            feed()
+        m.store(0, 0, self._memory, m.SLOT_A, m.SLOT_B, self._number)
+        return bytes(self._number[:32])
+
+
+def short_pair(k, euclid):
+    """Return (u, v) with u = v*k modulo 8L, v odd and positive; both of about 128 bits.
+
+    Euclid's algorithm on 8L and k, stopped half-way; on the leading 28 bits as long as these
+    decide (Lehmer), with the engine's `euclid`.
+    """
+    a = _L8
+    b = k
+    s = 0
+    t = 1
+    # All the way a = s*k and b = t*k modulo 8L, and at most one of s and t is even.
+    matrix = array("i", bytes(16))
+    shift = 256 - 28
+    while shift > _SHORT - 12:
+        bits = euclid(a >> shift, b >> shift, matrix)
+        if not bits or not matrix[1]:
+            break
+        m0, m1, m2, m3 = matrix
+        a, b = m0 * a - m1 * b, m3 * b - m2 * a
+        s, t = m0 * s - m1 * t, m3 * t - m2 * s
+        if bits < 0:
+            a = -a
+            b = -b
+            s = -s
+            t = -t
+            bits = -bits
+        # The bits that were left out may turn the last remainder's sign.
+        if b < 0:
+            b = -b
+            t = -t
+        if a < b:
+            a, b = b, a
+            s, t = t, s
+        shift += bits - 28
+    while b >> _SHORT:
+        q = a // b
+        a, b = b, a - q * b
+        s, t = t, s - q * t
+    if not t & 1:
+        q = (a - (1 << _SHORT)) // b + 1
+        b = a - q * b
+        t = s - q * t
+    if t < 0:
+        return -b, -t
+    return b, t
+
+
+_engine = None
+
+
+def engine():
+    """Return the engine, made at the first call and kept."""
+    global _engine
+    if _engine is None:
+        _engine = Engine(native)
+    return _engine
+
+
+def reduce(digest):
+    """See edwards25519."""
+    return engine().reduce(digest)
+
+
+def multiply_add(k, a, r):
+    """See edwards25519."""
+    return engine().multiply_add(k, a, r)
+
+
+def multiply_base(k, feed):
+    """See edwards25519."""
+    return engine().multiply_base(k, feed)
+
+
+def equation_holds(public, r, s, k, feed):
+    """See edwards25519."""
+    return engine().equation_holds(public, r, s, k, feed)
+
+
+def ladder(scalar, u, feed):
+    """Return the u-coordinate of the clamped `scalar` times the point `u`, 32 bytes each."""
+    return engine().ladder(scalar, u, feed)

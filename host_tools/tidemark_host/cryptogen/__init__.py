@@ -1,0 +1,58 @@
+"""Generates the native cryptography of the firmware: readable here, fast there.
+
+`modules(march)` returns the modules to freeze for a processor, by name. None of them is committed;
+the build and the tests write them next to the board's constants.
+"""
+
+from __future__ import annotations
+
+from tidemark_host.cryptogen import programs, scalars, viper_field, viper_sha512
+
+_HEAD = "# Made by tidemark_host.cryptogen; changes belong there.\n"
+
+WIDE = frozenset({"x64"})
+"""Processors whose viper loads zero-extend 32-bit words."""
+
+
+def _constants(values: dict[str, object]) -> str:
+    return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+
+def _program_constants() -> tuple[dict[str, object], dict[str, int]]:
+    code, numbers = programs.code()
+    values: dict[str, object] = {
+        "PROGRAMS": code,
+        "ELEMENTS": b"".join(value.to_bytes(32, "little") for value in programs.CONSTANTS),
+        **{f"SLOT_{name}": programs.SLOTS[name] for name in ("X", "Y", "A", "B", "C", "F", "G")},
+        "SLOT_U": programs.SLOTS["KEY0_PLUS"],
+    }
+    values |= {name: number for name, number in numbers.items() if "_-" not in name}
+    return {name: v for name, v in values.items() if not name[-1:].isdigit()}, numbers
+
+
+def viper_curve(march: str) -> str:
+    """Return the curve engine in viper."""
+    wide = march in WIDE
+    values, numbers = _program_constants()
+    values |= viper_field.constants() | scalars.constants()
+    return (
+        f"{_HEAD}import micropython\n\n"
+        f"{_constants(values)}\n\n"
+        f"{viper_field.field_source(wide=wide)}\n{scalars.scalar_source(numbers, wide=wide)}"
+    )
+
+
+def viper_hash(march: str) -> str:
+    """Return the compression of SHA-512 in viper."""
+    return (
+        f"{_HEAD}import micropython\n\n{_constants(viper_sha512.constants())}\n\n"
+        f"{viper_sha512.sha512_source(wide=march in WIDE)}"
+    )
+
+
+def modules(march: str) -> dict[str, str]:
+    """Return module name and source of each native module for `march` (mpy-cross's name)."""
+    return {
+        "tidemark_curve_viper": viper_curve(march),
+        "tidemark_sha512_viper": viper_hash(march),
+    }
