@@ -33,7 +33,8 @@ async def test_hostile_files_shadow_no_module_of_the_base(site: Site) -> None:
     def plant() -> None:
         with site.board.repl(soft_reset=True) as console:
             for name in HOSTILE:
-                console.exec(f"f = open('/{name}.py', 'w'); f.write('raise SystemExit'); f.close()")
+                console.exec(f"f = open('/{name}.py', 'w')")
+                console.exec("f.write('raise SystemExit'); f.close()")
             assert "umqtt.py" in console.exec("import os; print(os.listdir('/'))")
         site.board.reset()
 
