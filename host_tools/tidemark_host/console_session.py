@@ -1,0 +1,106 @@
+"""A person at a board's console: mpremote's REPL, connected again after each reset.
+
+A board on its own USB vanishes when it resets; one behind a USB serial bridge does not. Either way
+what comes after is told from what came before by a line across the terminal.
+"""
+
+# mpremote has no type annotations.
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from mpremote.main import State, argparse_repl, do_repl
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+from tidemark_host import discovery
+from tidemark_host.discovery import Found
+
+_POLL_S = 0.1
+_WIDTH = 72
+# Typed by Ctrl-J: the lease of a person at the REPL begins anew. One line, as at the prompt.
+RENEW = (
+    "from tidemark import stage0; "
+    "stage0.base.supervisor.lease(stage0.base.board.LEASE_REPL_MS, 'lease'); "
+    "print('lease: %d s from now' % (stage0.base.board.LEASE_REPL_MS // 1000))\\n"
+)
+
+
+def run_session(found: Found) -> int:
+    """Hold the console of a board until the person leaves it (Ctrl-]); return the exit status.
+
+    Ctrl-C goes to the board; while there is none it ends the session, with the status 2.
+    """
+    click.echo("Ctrl-] leaves, Ctrl-J renews the lease; looking on disturbs nothing", err=True)
+    try:
+        transport = _connect(found)
+        while _repl(transport):
+            _rule(f"the board is gone: a reset, or unplugged; waits for it {_clock()}")
+            began = time.monotonic()
+            transport = _connect(found)
+            _rule(f"the board is back after {time.monotonic() - began:.1f} s {_clock()}")
+    except KeyboardInterrupt:
+        return 2
+    return 0
+
+
+def _connect(found: Found) -> Any:
+    """Wait until the board's port is there and can be opened; no limit: a person looks on."""
+    told = False
+    while True:
+        port = _port(found)
+        if port:
+            try:
+                return SerialTransport(port, timeout=1)
+            except (TransportError, OSError) as error:
+                reason = str(error)
+        else:
+            reason = f"{found.nickname or found.serial or found.port} is not plugged in"
+        if not told:
+            click.echo(f"{reason}: waits, Ctrl-C ends", err=True)
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _port(found: Found) -> str:
+    """Return where the board is now. After a reset it may have another name."""
+    if found.serial:
+        ports = discovery.serial_ports()
+        return next((port.device for port in ports if port.serial_number == found.serial), "")
+    return found.port if "://" in found.port or Path(found.port).exists() else ""
+
+
+def _repl(transport: Any) -> bool:
+    """Run mpremote's REPL; return True when the board went away, False when the person did."""
+    state: Any = State()
+    state.transport = transport
+    # The application goes on, and its last words stay: no Ctrl-C, no soft reset.
+    state.ensure_friendly_repl = _nothing
+    options = argparse_repl().parse_args(["--inject-code", RENEW])
+    try:
+        return cast("bool", do_repl(state, options))
+    except OSError:
+        return True  # pyserial's own words for a device that is gone
+    finally:
+        with contextlib.suppress(OSError):  # it is gone, and so is what there was to close
+            transport.close()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _rule(text: str) -> None:
+    """Draw a line across the terminal, whatever the cursor was doing."""
+    click.echo(f"\r\n{f'── {text} ':─<{_WIDTH}}", err=True)
+
+
+def _clock() -> str:
+    return f"({datetime.now():%H:%M:%S})"
