@@ -9,7 +9,6 @@ what comes after is told from what came before by a line across the terminal.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
 from tidemark_host import discovery
+from tidemark_host.boards.repl import close_transport
 from tidemark_host.discovery import Found
 
 _POLL_S = 0.1
@@ -89,8 +89,7 @@ def _repl(transport: Any) -> bool:
     except OSError:
         return True  # pyserial's own words for a device that is gone
     finally:
-        with contextlib.suppress(OSError):  # it is gone, and so is what there was to close
-            transport.close()
+        close_transport(transport)
 
 
 def _nothing() -> None:

@@ -85,7 +85,7 @@ class Repl:
         except (TransportError, OSError):
             pass  # the board is off: there is nothing to leave
         finally:
-            transport.close()
+            close_transport(transport)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +97,14 @@ class Repl:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def close_transport(transport: Any) -> None:
+    """Close mpremote's transport, also of a port that is gone."""
+    with contextlib.suppress(OSError):
+        transport.close()
+    # mpremote stops halfway when the port can't take its last words.
+    transport.serial.close()
 
 
 def text(data: bytes) -> str:
