@@ -10,12 +10,15 @@ what comes after is told from what came before by a line across the terminal.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from mpremote.main import State, argparse_repl, do_repl
+from mpremote.console import Console
+from mpremote.main import State
+from mpremote.repl import do_repl_main_loop
 from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
@@ -29,7 +32,14 @@ _WIDTH = 72
 RENEW = (
     "from tidemark import stage0; "
     "stage0.base.supervisor.lease(stage0.base.board.LEASE_REPL_MS, 'lease'); "
-    "print('lease: %d s from now' % (stage0.base.board.LEASE_REPL_MS // 1000))\\n"
+    "print('lease: %d s from now' % (stage0.base.board.LEASE_REPL_MS // 1000))\r\n"
+)
+# How a boot of ours announces itself (firmware/tidemark/stage0.py), at the start of a line.
+_BOOTS = (
+    b"tidemark: slot ",
+    b"tidemark: not provisioned",
+    b"tidemark: rescue (",
+    b"tidemark: safe (",
 )
 
 
@@ -42,10 +52,10 @@ def run_session(found: Found) -> int:
     try:
         transport = _connect(found)
         while _repl(transport):
-            _rule(f"the board is gone: a reset, or unplugged; waits for it {_clock()}")
+            click.echo(_line(f"the board is gone: a reset, or unplugged {_clock()}"), nl=False)
             began = time.monotonic()
             transport = _connect(found)
-            _rule(f"the board is back after {time.monotonic() - began:.1f} s {_clock()}")
+            click.echo(_line(f"back after {time.monotonic() - began:.1f} s {_clock()}"), nl=False)
     except KeyboardInterrupt:
         return 2
     return 0
@@ -81,24 +91,57 @@ def _repl(transport: Any) -> bool:
     """Run mpremote's REPL; return True when the board went away, False when the person did."""
     state: Any = State()
     state.transport = transport
-    # The application goes on, and its last words stay: no Ctrl-C, no soft reset.
-    state.ensure_friendly_repl = _nothing
-    options = argparse_repl().parse_args(["--inject-code", RENEW])
+    console: Any = Console()
+    screen = Screen(console.write)
+    console.enter()
     try:
-        return cast("bool", do_repl(state, options))
+        screen.rule(f"connected to {transport.device_name}")
+        # The application goes on, and its last words stay: nothing is sent before a key is hit.
+        ended = do_repl_main_loop(
+            state,
+            console,
+            screen.write,
+            escape_non_printable=False,
+            code_to_inject=RENEW.encode(),
+            file_to_inject=None,
+        )
+        return cast("bool", ended)
     except OSError:
         return True  # pyserial's own words for a device that is gone
     finally:
+        console.exit()
         close_transport(transport)
 
 
-def _nothing() -> None:
-    return None
+class Screen:
+    """What a board says, on its way to a terminal; a boot begins with a line across it."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._held = bytearray()  # the start of a line that may become one of _BOOTS
+        self._fresh = True
+
+    def write(self, data: bytes) -> None:
+        """Pass on what the board has said."""
+        out = bytearray()
+        for byte in data:
+            self._held.append(byte)
+            if self._fresh and any(mark.startswith(self._held) for mark in _BOOTS):
+                if bytes(self._held) not in _BOOTS:
+                    continue
+                out += _line(f"the board has started {_clock()}")
+            out += self._held
+            self._held.clear()
+            self._fresh = byte == ord("\n")
+        self._write(bytes(out))
+
+    def rule(self, text: str) -> None:
+        """Draw a line across the terminal, whatever the cursor was doing."""
+        self._write(_line(text))
 
 
-def _rule(text: str) -> None:
-    """Draw a line across the terminal, whatever the cursor was doing."""
-    click.echo(f"\r\n{f'── {text} ':─<{_WIDTH}}", err=True)
+def _line(text: str) -> bytes:
+    return f"\r\n{f'── {text} ':─<{_WIDTH}}\r\n".encode()
 
 
 def _clock() -> str:

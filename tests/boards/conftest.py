@@ -41,7 +41,7 @@ class Desk:
 
 
 class DeskRepl(Repl):
-    """A REPL whose board has a boot ROM, and the flash below the slots that a virtual one lacks."""
+    """A REPL on whose board `machine.bootloader` leads somewhere."""
 
     def __init__(self, console_path: str) -> None:
         super().__init__(console_path)

@@ -25,12 +25,12 @@ def found(desk: Desk) -> Found:
 def own(desk: Desk) -> str:
     """Provision the board; return its id."""
     anchors = provision.Anchors(desk.repository.root_bytes(), bytes(range(32)))
+    plugs = desk.usb.plugs
     with DeskRepl(desk.port.device) as console:
         born = provision.begin(console)
         provision.finish(console, anchors, LINK)
         console.exec("from tidemark import provision; provision.leave()")
-    desk.board.serial_log.wait_for("slot a, release 1")
-    wait(desk.usb.path.exists, "port")
+    desk.usb.wait_replugged(plugs)
     return born.id
 
 
@@ -59,23 +59,22 @@ def test_used_board_keeps_its_key_unless_it_is_asked_for_twice(desk: Desk) -> No
     flash_rp2(found(desk), desk.image, desk.bench)
     former = own(desk)
     other = Image(desk.definition, {**desk.image.parts, 0: bytes(4096)})
-    since = len(desk.board.serial_log)
+    plugs = desk.usb.plugs
     with pytest.raises(FlashingError) as refused:
         flash_rp2(found(desk), other, desk.bench)
     assert refused.value.code == "used"
     assert desk.rom.flashed == 1
     # It was interrupted to be asked, and goes on with its work.
-    desk.board.serial_log.wait_for("slot a, release 1", since=since)
-    wait(desk.usb.path.exists, "port")
+    desk.usb.wait_replugged(plugs)
 
     runtime = Image(desk.definition, {0: bytes(4096)})
     assert runtime.runtime_only
     flash_rp2(found(desk), runtime, desk.bench)
+    plugs = desk.usb.plugs
     with DeskRepl(desk.port.device) as console:
         assert provision.begin(console).id == former
         remote.resume(console)
-    desk.board.serial_log.wait_for("slot a, release 1", since=since)
-    wait(desk.usb.path.exists, "port")
+    desk.usb.wait_replugged(plugs)
 
     assert flash_rp2(found(desk), desk.image, desk.bench, force=True).verified
     provisioning = desk.definition.regions["provisioning"]

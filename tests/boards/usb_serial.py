@@ -1,8 +1,8 @@
 """Serial hardware around a virtual board: its own USB port, and the boot ROM of an RP2.
 
 `UsbSerial` is a port that vanishes while the board resets and comes back, as a native USB port
-does. `BootRom` is the drive of an RP2 in BOOTSEL: it erases the sector of the first block it meets,
-programs page by page, and starts the board after the last block. Both are threads of the test.
+does. `BootRom` is the drive of an RP2 in BOOTSEL: it erases a sector at the first block it meets
+there, programs page by page, and starts the board after the last one. Both are threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import tty
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,9 +69,7 @@ class UsbSerial:
         started = 0
         while not self._ends.is_set():
             resets = [reset for reset in self._board.resets if reset.cause != "soft"]
-            if self._master is not None and (
-                len(resets) != started or self._board.state == "off"
-            ):
+            if self._master is not None and (len(resets) != started or self._board.state == "off"):
                 self._unplug()
             if self._master is None and self._board.state == "running":
                 started = len(resets)
@@ -121,9 +120,13 @@ class UsbSerial:
         self._ends.set()
         self._thread.join(10)
 
+    def wait_replugged(self, plugs: int) -> None:
+        """Wait until the board has come back since there were `plugs`, by a reset of its own."""
+        wait(lambda: self.plugs > plugs and self.path.exists(), "port after a reset")
+
 
 class BootRom:
-    """The drive that a board becomes when its firmware asks for it; `folder` is its mount point."""
+    """The drive that a board becomes when its firmware asks for it, mounted at `folder`."""
 
     def __init__(self, board: VirtualBoard, chip: Chip, folder: Path) -> None:
         self.folder = folder
@@ -187,9 +190,8 @@ class BootRom:
         self._thread.join(10)
 
 
-def wait(holds: object, what: str, timeout: float = 20.0) -> None:
-    """Wait until the callable `holds` returns something true."""
-    assert callable(holds)
+def wait(holds: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+    """Wait until `holds` returns something true."""
     until = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < until, f"no {what} within {timeout} s"

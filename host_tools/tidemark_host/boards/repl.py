@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -47,11 +48,22 @@ class Repl:
                 # mpremote prints what it read when it gives up.
                 with contextlib.redirect_stdout(io.StringIO()):
                     self._transport.enter_raw_repl(soft_reset, max(left, _READ_S) / (last + 1))
+                self._catch_up(max(until - time.monotonic(), _READ_S))
                 return
             except TransportError:
                 if not last:
                     raise
                 self._transport.serial.write(_RECOVER)
+
+    def _catch_up(self, timeout: float) -> None:
+        """Read past whatever the board still had to say, banners of the raw REPL among it."""
+        token = secrets.token_hex(4)
+        self._transport.serial.write(f"print('{token[:4]}','{token[4:]}')\x04".encode())
+        # The prompt behind it is left to be read, as mpremote wants it.
+        end = f"{token[:4]} {token[4:]}\r\n\x04\x04".encode()
+        data = self._transport.read_until(1, end, timeout_overall=timeout)
+        if not data.endswith(end):
+            raise TransportError("the raw REPL does not answer")
 
     def exec(self, code: str, timeout: float = 10.0) -> str:
         """Run `code` and return what it printed, lines ended by a bare newline.
