@@ -101,6 +101,15 @@ def test_record_that_was_exchanged_breaks_the_chain_at_its_number() -> None:
     assert read_ring(bytes(content)).broken == (4, 5)
 
 
+def test_record_in_the_slot_of_another_number_does_not_count() -> None:
+    made, content = ring()
+    for _ in range(3):
+        made.add("boot", b"power-on")
+    content[5 * 64 : 6 * 64] = content[1 * 64 : 2 * 64]
+    content[1 * 64 : 2 * 64] = b"\xff" * 64
+    assert [record.number for record in read_ring(bytes(content)).records] == [1, 3]
+
+
 def test_bytes_that_are_no_region_are_refused() -> None:
     assert [
         code_of(content) for content in (b"", b"\xff" * 63, bytes(evidence.MAX_REGION + 64))
