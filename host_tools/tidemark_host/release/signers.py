@@ -142,31 +142,39 @@ def public_key(text: str) -> SSlibKey:
     return SSlibKey.from_crypto(key)
 
 
-def write(path: Path, public: str, *, command: Sequence[str] = (), uri: str = "") -> Signer:
-    """Write a signer file; return its signer. Raises ReleaseError `public-key`, `signer-file`."""
+def encode(public: str, *, command: Sequence[str] = (), uri: str = "") -> bytes:
+    """Return what a signer file says. Raises ReleaseError `public-key`."""
     public_key(public)
     entry: dict[str, object] = {"public": public.strip()}
     entry |= {"command": list(command)} if command else {"uri": uri}
-    path.write_text(json.dumps(entry, indent=1) + "\n")
-    try:
-        return load(path)
-    except ReleaseError:
-        path.unlink()
-        raise
+    return json.dumps(entry, indent=1).encode() + b"\n"
 
 
-def load(path: Path) -> Signer:
+def decode(data: bytes, name: str) -> Signer:
     """Return the signer of a file. Raises ReleaseError `public-key`, `signer-file`."""
     try:
-        if path.stat().st_size > _MAX_FILE:
+        if len(data) > _MAX_FILE:
             raise ValueError("too large")
-        entry = cast("dict[str, Any]", json.loads(path.read_text()))
+        entry = cast("dict[str, Any]", json.loads(data))
         public, command, uri = entry["public"], entry.get("command"), entry.get("uri")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseError("signer-file", f"{path} can't be read") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReleaseError("signer-file", f"{name} can't be read") from error
     key = public_key(str(public))
     if isinstance(command, list) and command and uri is None:
         return CommandSigner(key, [str(word) for word in cast("list[object]", command)])
     if isinstance(uri, str) and uri.startswith("hsm:") and command is None:
         return TokenSigner(key, uri)
-    raise ReleaseError("signer-file", f"{path} names neither a command nor an hsm: URI")
+    raise ReleaseError(
+        "signer-file",
+        f"{name} names neither a command nor an hsm: URI",
+        "--hsm 'hsm:2?label=NAME' with the token's label",
+    )
+
+
+def load(path: Path) -> Signer:
+    """Return the signer of a file. Raises ReleaseError `public-key`, `signer-file`."""
+    try:
+        with path.open("rb") as file:
+            return decode(file.read(_MAX_FILE + 1), str(path))
+    except OSError as error:
+        raise ReleaseError("signer-file", f"{path}: {error.strerror}") from error
