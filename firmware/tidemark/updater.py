@@ -93,8 +93,8 @@ class Updater:
     what the delegated role of this name lists for the cohort's boards, where TUF's search finds
     the same (docs/decisions/0013). runtime: this runtime's index (int). client:
     `tuf_client.Client`. targets: `http.Client` of the targets base. slots: `slots.Slots`.
-    regions: the two slots' `flash.Region`, by slot number. uptime_s: callable. feed: called with no argument during long
-    computations, or None.
+    regions: the two slots' `flash.Region`, by slot number. uptime_s: callable. feed: called with
+    no argument during long computations, or None.
 
     `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the
     TidemarkError behind that.

@@ -270,18 +270,16 @@ def add_key(
     keys must be here; else see --stage.
     """
     with told():
-        if (words and uri) or ((words or uri) and not public):
+        if (words and uri) or (words and not public):
             raise ReleaseError(
-                "public-key",
-                "a signer and its key belong together",
-                "--command or --hsm, --public",
+                "public-key", "a program signs for one key", "--command or --hsm; --public PEM"
             )
         repository = open_repository(repo, keys)
         repository.role(role)
         if words or uri:
-            assert public
+            text = public.read_text() if public else signers.token_key(uri or "")
             signer = repository.keys.add_signer(
-                role, public.read_text(), command=shlex.split(words or ""), uri=uri or ""
+                role, text, command=shlex.split(words or ""), uri=uri or ""
             )
             key = signer.public_key
         elif public:
