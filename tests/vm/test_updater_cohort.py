@@ -70,6 +70,15 @@ def test_role_can_not_speak_over_the_owner():
     assert rig.slots.release(1).digest.hex() == digest
 
 
+def test_role_that_lists_another_image_under_the_owners_path_is_refused():
+    # The owner's own entry is not for this board any more: another role's word is not his.
+    rig = rig_with_role(paths=["canary/*/*", "VIRTUAL/*"])
+    rig.offer(2, abort=True)
+    canary(rig, 2, app_path(BOARD, 2), data=b"other" * 100)
+    assert rig.run() == "not-delegated"
+    assert rig.downloads() == []
+
+
 def test_terminating_role_before_it_keeps_the_path():
     rig = Rig(CANARY)
     rig.maker.delegate("first", ["canary/*/app-2.romfs"])
@@ -115,11 +124,12 @@ def test_role_takes_its_own_release_back():
 
 def test_role_can_not_take_back_the_fleets_release():
     rig = rig_with_role()
-    rig.offer(2)
+    url = rig.offer(2)
     assert rig.run() == "staged"
     canary(rig, 2, abort=True)
     assert rig.run() == "staged"
     assert rig.slots.state(1) == STAGED
+    assert rig.downloads() == [(url, 0)]  # it was never dropped
 
 
 def test_replayed_role_is_refused():
