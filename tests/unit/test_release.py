@@ -78,6 +78,16 @@ def test_encrypted_keys_need_their_passphrase(tmp_path: Path) -> None:
         KeyStore(store.folder).signers("root")
     with refused("key-unreadable"):
         KeyStore(store.folder, "ebb").signers("root")
+    # Nor is a key made that would lie beside them in the clear.
+    with refused("key-passphrase"):
+        KeyStore(store.folder).add("root")
+    asked: list[Path] = []
+    asking = KeyStore(store.folder, ask=lambda path: asked.append(path) or "tide")
+    fresh = asking.add("root")
+    asking.save()
+    assert b"ENCRYPTED" in (store.folder / "root-2.pem").read_bytes()
+    assert [one.public_key for one in asking.signers("root")][1] == fresh.public_key
+    assert [path.name for path in asked] == ["root-2.pem", "root-1.pem"]
 
 
 def test_keys_in_a_git_tree_are_refused_unless_ignored_or_forced(tmp_path: Path) -> None:

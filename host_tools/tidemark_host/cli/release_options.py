@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,16 @@ def check_board(name: str) -> None:
 
 
 def open_repository(repo: Path, keys: Path) -> Repository:
-    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE)))
+    """Open it; passphrases come from the environment, or are asked for on a terminal."""
+    ask = _ask if sys.stdin.isatty() else None
+    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE), ask))
+
+
+def _ask(path: Path) -> str:
+    new = not path.exists()
+    return str(
+        click.prompt(f"Passphrase of {path}", hide_input=True, confirmation_prompt=new, err=True)
+    )
 
 
 def finish(

@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -30,6 +31,7 @@ from tidemark_host.release.errors import ReleaseError
 ROLES = ("root", "targets", "snapshot", "timestamp")
 MAX_ROOT_KEYS = 5  # with more, root.json no longer fits a board's write-once sector
 _MAX_KEY_FILE = 4096
+_ENCRYPTED = b"ENCRYPTED"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ class KeyStore:
 
     Root keys belong offline: copy `root-*.pem` to a medium of their own and remove them here. What
     signs needs only the keys of the roles it signs. New keys sign at once, and are in the folder
-    from `save` on, which publishing calls just before it writes what names them.
+    from `save` on, which publishing calls just before it writes what names them. passphrase: of
+    all key files here; `ask` (given a file's path) is called for one where there is none.
     """
 
     folder: Path
     passphrase: str | None = None
+    ask: Callable[[Path], str] | None = None
     _fresh: list[_Fresh] = field(default_factory=list["_Fresh"])
+    _asked: dict[Path, str] = field(default_factory=dict[Path, str])
 
     @classmethod
     def create(
@@ -89,17 +94,41 @@ class KeyStore:
         return store
 
     def add(self, role: str) -> CryptoSigner:
-        """Make one more key for `role`, a top-level or a delegated one; return its signer."""
+        """Make one more key for `role`, a top-level or a delegated one; return its signer.
+
+        Encrypted with the passphrase, or as other files of the folder are. Raises ReleaseError
+        `key-passphrase` when those are and there is none.
+        """
         private = Ed25519PrivateKey.generate()
-        encryption = (
-            BestAvailableEncryption(self.passphrase.encode())
-            if self.passphrase
-            else NoEncryption()
-        )
+        path = self._next(role, ".pem")
+        passphrase = self.passphrase
+        if not passphrase and self._has_encrypted():
+            passphrase = self._passphrase_of(path)
+        encryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         signer = CryptoSigner(private)
-        self._fresh.append(_Fresh(role, self._next(role, ".pem"), pem, signer))
+        self._fresh.append(_Fresh(role, path, pem, signer))
         return signer
+
+    def _has_encrypted(self) -> bool:
+        if not self.folder.is_dir():
+            return False
+        return any(_ENCRYPTED in _read(path) for path in sorted(self.folder.glob("*.pem")))
+
+    def _passphrase_of(self, path: Path) -> str:
+        if self.passphrase:
+            return self.passphrase
+        if path not in self._asked:
+            if self.ask is None:
+                raise ReleaseError(
+                    "key-passphrase",
+                    f"{path} is encrypted"
+                    if path.exists()
+                    else f"{path} has to be encrypted, as the other keys of its folder are",
+                    "its passphrase in TIDEMARK_KEY_PASSPHRASE",
+                )
+            self._asked[path] = self.ask(path)
+        return self._asked[path]
 
     def add_signer(
         self, role: str, public: str, *, command: Sequence[str] = (), uri: str = ""
@@ -156,24 +185,34 @@ class KeyStore:
         return self.folder / f"{role}-{number}{suffix}"
 
     def _load(self, path: Path) -> CryptoSigner:
+        pem = _read(path)
+        password = self._passphrase_of(path).encode() if _ENCRYPTED in pem else None
         try:
-            if path.stat().st_size > _MAX_KEY_FILE:
-                raise ValueError("too large")
-            pem = path.read_bytes()
-            encrypted = b"ENCRYPTED" in pem
-            if encrypted and not self.passphrase:
-                raise ReleaseError(
-                    "key-passphrase",
-                    f"{path} is encrypted",
-                    "give its passphrase in TIDEMARK_KEY_PASSPHRASE",
-                )
-            password = self.passphrase.encode() if encrypted and self.passphrase else None
             key = load_pem_private_key(pem, password)
-        except (OSError, ValueError, TypeError) as error:
-            raise ReleaseError("key-unreadable", f"{path} can't be read as a key") from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ReleaseError(
+                "key-unreadable",
+                f"{path} can't be read as a key",
+                "another passphrase in TIDEMARK_KEY_PASSPHRASE" if password else "",
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise ReleaseError("key-unreadable", f"{path} is no Ed25519 key")
+            raise ReleaseError(
+                "key-unreadable",
+                f"{path} is no Ed25519 key",
+                "add-key --public --command, with a program that signs by it",
+            )
         return CryptoSigner(key)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise ReleaseError("key-unreadable", f"{path}: {error.strerror}") from error
+    if len(data) > _MAX_KEY_FILE:
+        raise ReleaseError("key-unreadable", f"{path} is too large for a key")
+    return data
 
 
 def _number(path: Path) -> int:

@@ -58,11 +58,17 @@ class State:
         path = self.path(role)
         try:
             return Metadata[Any].from_bytes(path.read_bytes())
-        except (OSError, DeserializationError) as error:
+        except OSError as error:
             raise ReleaseError(
                 "no-repository",
-                f"{path} is not there or can't be read",
+                f"{path}: {error.strerror}",
                 "tidemark release init, or --repo with the folder of the repository",
+            ) from error
+        except DeserializationError as error:
+            raise ReleaseError(
+                "no-repository",
+                f"{path} is damaged",
+                "put it back from the web server or a backup: it is published, no secret",
             ) from error
 
     # -- what there is
