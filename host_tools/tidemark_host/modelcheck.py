@@ -131,7 +131,7 @@ def _outcome(job: Job, text: str, seconds: float) -> Outcome:
         match = re.search(pattern, text)
         return int(match[1]) if match else 0
 
-    failed = re.search(r"^pan:\d+: assertion violated\s+(.*?)\s*(\(at depth|$)", text, re.MULTILINE)
+    failed = re.search(r"^pan:\d+: assertion violated\s+(.*?)\s*(\(at|$)", text, re.MULTILINE)
     errors = number(r"errors: (\d+)")
     cut_short = re.search(r"not completed|max search depth too small|out of memory", text)
     if failed and errors:
