@@ -10,7 +10,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware reproducible bench doctor lock clean
+.PHONY: help demo setup test quick lint format firmware reproducible bench model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table
 	@$(RUN)/tidemark bench
+
+model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
+	@$(RUN)/python -m tidemark_host.modelcheck
 
 doctor: $(STAMP) ## say which tools are here and work
 	@$(RUN)/python -m tidemark_host.toolchain doctor
