@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nor import NorFlash
@@ -37,6 +37,7 @@ def code_of(content: bytes) -> str:
     return caught.value.code
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_what_the_firmware_recorded_is_what_the_host_reads(
     events: list[tuple[str, bytes, int]],
@@ -60,6 +61,7 @@ def test_what_the_firmware_recorded_is_what_the_host_reads(
             assert len(record.detail) >= len(detail)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2 * SECTOR - 1), st.integers(1, 255))
 def test_any_changed_byte_is_a_gap_or_a_broken_chain_or_blank(at: int, flip: int) -> None:
     made, content = ring()

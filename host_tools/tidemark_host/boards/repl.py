@@ -14,14 +14,17 @@ from mpremote.transport_serial import SerialTransport  # pyright: ignore[reportM
 
 from tidemark_host.boards.base import BoardError
 
-try:
-    import termios
 
-    # What a serial port raises that has just gone; pyserial lets the second one through.
-    GONE: tuple[type[Exception], ...] = (OSError, termios.error)
-except ImportError:  # Windows
-    GONE = (OSError,)
+def _port_errors() -> tuple[type[Exception], ...]:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return (OSError,)
+    return (OSError, termios.error)  # pyserial lets the second one through
 
+
+# What a serial port raises that has just gone.
+GONE = _port_errors()
 _READ_S = 0.2
 # What gets a board out of whatever mode it was left in: Ctrl-C for code that caught the first one,
 # Ctrl-B out of the raw REPL. In half of a raw paste Ctrl-C ends the paste.
