@@ -353,7 +353,7 @@ class Socket(IOBase):
     def recv(self, size):
         """Return at most `size` bytes that came."""
         if not self._readable():
-            raise OSError(EAGAIN)
+            raise OSError(EAGAIN, "not yet")
         return bytes(self._mux.receive(self._index, size))
 
     def read(self, size):
@@ -379,7 +379,7 @@ class Socket(IOBase):
         """Send the start of `data`; return how many bytes were taken."""
         sent = self._push(memoryview(data))
         if not sent and len(data):
-            raise OSError(EAGAIN)
+            raise OSError(EAGAIN, "not yet")
         return sent
 
     def write(self, data, size=None):
@@ -434,11 +434,11 @@ class Socket(IOBase):
         """Return whether there is something to read or an end; wait for it when blocking."""
         mux = self._mux
         if not mux:
-            raise OSError(ENOTCONN)
+            raise OSError(ENOTCONN, "closed")
         channel = self._channel
         while not channel.have:
             if channel.broken:
-                raise OSError(ECONNRESET)
+                raise OSError(ECONNRESET, "connection lost")
             if channel.ended:
                 return True
             mux.want()
@@ -452,12 +452,12 @@ class Socket(IOBase):
         """Queue what there is room for, then step; return the bytes taken."""
         mux = self._mux
         if not mux:
-            raise OSError(ENOTCONN)
+            raise OSError(ENOTCONN, "closed")
         channel = self._channel
         done = 0
         while True:
             if channel.ended or channel.broken:
-                raise OSError(ECONNRESET)
+                raise OSError(ECONNRESET, "connection lost")
             sent = mux.send(self._index, view[done:])
             done += sent
             if sent and done < len(view):
