@@ -162,6 +162,9 @@ class Mux(end.End):
 
     def _advance(self, hurry):
         now = self._ticks()
+        if self.heard:
+            self.heard = False
+            self._missed_at = now
         if self._waiting or not (self._done or self._held):
             self._send()
         if self._waiting:
@@ -224,6 +227,8 @@ class Mux(end.End):
         self._turn = (self._turn + 1) & 0xFFFF
         self._read = self._reader.read
         self._begin_burst()
+        if self._missed & 1:
+            self._cursor = self._next  # a short frame gets through more easily: only ask
         self._send()
 
     def _build(self):

@@ -94,6 +94,7 @@ class End:
         self._done = True  # the burst is with the writer
         self._special = 0  # kind of the one frame that is the whole burst
         self.brought = False  # data came in since this was last cleared
+        self.heard = False  # ... a good frame of this session
 
     def _lose_session(self):
         """End all channels with the session."""
@@ -126,6 +127,7 @@ class End:
             elif ack > self._next:
                 self._forged += 1
             else:
+                self.heard = True
                 self._first = max(self._first, ack)
                 if kind > IDLE:
                     if seq < self._expected:

@@ -148,6 +148,7 @@ class World:
         self.there = True
         self.asleep = False  # the bridge's computer is busy elsewhere
         self.random = Counting()
+        self.socks = []
         self.new_bridge()
         self.new_board()
 
@@ -188,6 +189,7 @@ class World:
     def open(self, host="echo", port=1883, timeout_s=5):
         sock = self.mux.open(host, port, timeout_s)
         sock.setblocking(False)
+        self.socks.append(sock)  # CPython closes what nobody holds
         return sock
 
     def server(self):
