@@ -3,9 +3,9 @@
 
 from mux_host import REFUSED, RESOLVE, TIMEOUT, HostEnd
 from tidemark import mux_end
+from tidemark.compat import ticks_add
 from tidemark.mux import Mux
 
-PERIOD = 1 << 30
 RATE = 92  # bytes a ms at 921,600 baud
 
 
@@ -139,8 +139,8 @@ class Network:
 class World:
     """Both ends and the time. `pace`: bytes a ms on the line."""
 
-    def __init__(self, pace=RATE, start=PERIOD - 500):
-        self.now = start % PERIOD
+    def __init__(self, pace=RATE):
+        self.now = ticks_add(0, -500)  # the clock wraps soon
         self.passed = 0
         self.pace = pace
         self.up = Way()
@@ -165,7 +165,7 @@ class World:
     def wait(self, ms):
         """Let `ms` pass: bytes move, the bridge works, the board does not."""
         for _ in range(ms):
-            self.now = (self.now + 1) % PERIOD
+            self.now = ticks_add(self.now, 1)
             self.passed += 1
             if self.there:
                 self.up.move(self.pace)
