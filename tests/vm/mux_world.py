@@ -1,7 +1,8 @@
-# A board's multiplex, a line, and a bridge's end with servers behind it, in time that a test moves.
-# CPython and MicroPython.
+# A board's multiplex, a line, and a bridge's end with servers behind it, in time that a test
+# moves. CPython and MicroPython.
 
 from mux_host import REFUSED, RESOLVE, TIMEOUT, HostEnd
+
 from tidemark import mux_end
 from tidemark.compat import ticks_add
 from tidemark.mux import Mux

@@ -4,6 +4,7 @@ import os
 from errno import EAGAIN, ECONNRESET
 
 from mux_world import Counting, World, pattern
+
 from tidemark import mux, mux_end
 from tidemark.errors import LinkError
 
@@ -614,7 +615,13 @@ def test_frames_outside_the_protocol_end_the_session():
 
 
 def test_open_of_a_used_channel_or_without_a_name_ends_the_session():
-    for channel, payload in ((0, b"\1\0\1\0x"), (1, b"\1\0\1\0"), (1, b"\1\0\0\0x"), (1, b"\1\0\1\0\xff")):
+    nameless = b"\1\0\1\0"
+    for channel, payload in (
+        (0, nameless + b"x"),
+        (1, nameless),
+        (1, b"\1\0\0\0x"),
+        (1, nameless + b"\xff"),
+    ):
         world = World()
         world.open("silent")
         world.run(100)
