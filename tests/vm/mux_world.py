@@ -1,7 +1,10 @@
 # A board's multiplex, a line, and a bridge's end with servers behind it, in time that a test
 # moves. CPython and MicroPython.
 
-from mux_host import REFUSED, RESOLVE, TIMEOUT, HostEnd
+try:
+    from tidemark_host.boards.mux_host import REFUSED, RESOLVE, TIMEOUT, HostEnd
+except ImportError:
+    from mux_host import REFUSED, RESOLVE, TIMEOUT, HostEnd
 
 from tidemark import mux_end
 from tidemark.compat import ticks_add

@@ -279,12 +279,10 @@ def test_quiet_lets_nothing_arrive_until_resume():
 def test_quiet_waits_a_tenth_of_a_second_at_most():
     world = World()
     sock = world.open("file")
-    sock.read(1)
     world.asleep = True
-    sock.read(1)
+    world.until(lambda: sock.read(1) is None and world.mux._waiting)
     began = world.passed
-    world.mux.quiet()
-    assert not world.mux._waiting
+    assert not world.mux.quiet()
     assert world.passed - began <= 101
     world.mux.resume()
 
@@ -493,25 +491,47 @@ def test_greeting_of_a_former_session_changes_nothing():
     assert world.network.drops == 1
 
 
-def test_frames_of_a_former_session_are_never_taken():
-    world = World()
+def replayed(world, up):
+    """A new board's socket and server, once one way of the former session came again."""
     sock = world.open()
-    world.write(sock, pattern(1, 900))
-    assert world.read(sock, 900) == pattern(1, 900)
-    former_up = world.up.log
-    former_down = world.down.log
+    for n in range(40):
+        world.write(sock, pattern(n, 20))
+        assert world.read(sock, 20) == pattern(n, 20)
+    former = world.up.log if up else world.down.log
     world.new_board()
-    sock = world.open("file")
+    sock = world.open("silent")
     server = world.server()
-    server.pending = b"new"
-    world.up.under_way += former_up
-    world.down.under_way += former_down
-    world.run(500)
-    assert server.got == b""
-    assert world.read(sock, 3) == b"new"
-    world.run(500)
+    # One end counts many frames and the other few: so no number of the old frames is impossible.
+    for n in range(60):
+        if up:
+            server.pending = b"x"
+            assert world.read(sock, 1) == b"x"
+        else:
+            world.write(sock, b"x")
+            world.until(lambda: len(server.got) == n + 1)
+    (world.up if up else world.down).under_way += former
+    for _ in range(1000):
+        sock.read(0)
+        world.run(1)
+    return sock, server
+
+
+def test_frames_of_a_former_session_are_not_taken_by_the_board():
+    world = World()
+    sock, server = replayed(world, False)
     assert sock.read(1) is None
     assert not world.mux.sessions
+    server.pending = b"new"
+    assert world.read(sock, 3) == b"new"
+
+
+def test_frames_of_a_former_session_are_not_taken_by_the_bridge():
+    world = World()
+    sock, server = replayed(world, True)
+    assert server.got == b""
+    assert world.host.sessions == 1
+    world.write(sock, b"new")
+    world.until(lambda: server.got == b"new")
 
 
 def test_frames_of_this_session_count_once_however_often_they_come():
@@ -533,22 +553,21 @@ def test_frames_of_this_session_count_once_however_often_they_come():
 
 
 def test_session_ends_before_its_numbers_come_again():
-    world = World()
-    sock = world.open()
-    last = mux_end.SEQ_MAX - 2
-    near = world.mux
-    for one in (near, world.host):
-        one._first = one._next = one._sent = one._cursor = one._expected = last
-    world.write(sock, b"12")
-    try:
-        for _ in range(100):
-            sock.write(b"x")
-            world.run(20)
-        assert False
-    except OSError as error:
-        assert error.errno == ECONNRESET
-    sock.close()
-    world.open()
+    for far in (True, False):
+        world = World()
+        sock = world.open()
+        last = mux_end.SEQ_MAX - 2
+        near, other = (world.host, world.mux) if far else (world.mux, world.host)
+        near._first = near._next = near._sent = near._cursor = other._expected = last
+        error = 0
+        for _ in range(200):
+            error = error or errno_of(sock.write, b"x") or errno_of(sock.recv, 9)
+            error = 0 if error == EAGAIN else error
+            world.run(5)
+            assert near._next <= mux_end.SEQ_MAX + 4
+        assert error == ECONNRESET
+        sock.close()
+        world.open()
 
 
 # -- a hostile line -----------------------------------------------------------------------------
