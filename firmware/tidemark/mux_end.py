@@ -223,16 +223,11 @@ class End:
                 channel.told = True
                 if channel.ended:
                     channel.reset()
-            elif state == OPENED and self._owes(channel):
+            elif state == OPENED and channel.owed >= PAYLOAD_MAX and not channel.ended:
                 pack_into("<H", small, 0, channel.owed)
                 self._put(GRANT, index, small, 2)
                 channel.room += channel.owed
                 channel.owed = 0
-
-    def _owes(self, channel):
-        if channel.ended or not channel.owed:
-            return False
-        return not channel.have or channel.owed >= WINDOW // 2
 
     def _begin_burst(self):
         if self._peer and not self._special:
