@@ -1,4 +1,4 @@
-"""What the serial line's multiplex costs a Pico, beside the time that the bytes take on the line."""
+"""What the serial line's multiplex costs a Pico, beside the time of the bytes on the line."""
 
 from __future__ import annotations
 
