@@ -49,8 +49,7 @@ def answered(payload):
     channel.room = channel.credit = WINDOW
     board._turn = 1
     board._waiting = True
-    result = len(line.sent)
-    return result
+    return len(line.sent)
 
 answered(zeros)
 bench.measure("take a burst of 4 frames, all zeros", board._take)
@@ -58,8 +57,9 @@ result = answered(mixed)
 bench.measure("take a burst of 4 frames", board._take)
 bench.measure("read 512 bytes of it", sock.recv, 512)
 bench.measure("build a full frame", writer.build, DATA, 0, 1, 7, 1, 1, mixed, 234)
-line.sent = b""
 bench.measure("give a turn", board._begin, 0)
+line.sent = b""
+line.at = 0
 bench.measure("step without news", board.step)
 """
 
