@@ -8,9 +8,9 @@ import sys
 import machine
 import micropython
 import rp2
-import tidemark_board
 import uctypes
 
+import tidemark_board
 from tidemark.compat import const, sleep_ms, ticks_ms
 from tidemark.errors import FlashError, LinkError, StateError, TidemarkError
 
@@ -153,8 +153,7 @@ def _sample(raw):
             ones += bit
             run = run + 1 if bit == last else 1
             last = bit
-            if run > longest:
-                longest = run
+            longest = max(longest, run)
         raw[i] = byte
     total = len(raw) * 8
     if longest > _RUN_MAX or ones * 8 < total or ones * 8 > total * 7:

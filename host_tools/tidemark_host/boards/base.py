@@ -128,8 +128,8 @@ class Board(AbstractContextManager["Board", None], Protocol):
     def power_off(self) -> None: ...
 
     def reset(self) -> None:
-        """Reset as the reset pin does: the cause is `reset`. The marker register survives where the
-        chip's does: not on an RP2040."""
+        """Reset as the reset pin does: the cause is `reset`. The marker register survives where
+        the chip's does: not on an RP2040."""
         ...
 
     def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:

@@ -50,6 +50,9 @@ class Timing:
     program_s: float = 0.0005
 
 
+TYPICAL = Timing()
+
+
 class Chip:
     """The chip after power-on. `on_byte(uart, byte)` gets what the firmware sends.
 
@@ -63,7 +66,7 @@ class Chip:
         *,
         unique_id: bytes = _UNIQUE_ID,
         seed: bytes | int = 0,
-        timing: Timing = Timing(),
+        timing: Timing = TYPICAL,
         watchdog: bool = True,
         weak: bool = False,
     ) -> None:

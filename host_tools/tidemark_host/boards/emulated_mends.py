@@ -228,7 +228,7 @@ def mended() -> dict[str, Any]:
             self._tx_buffer = bytearray()
 
     class Rosc(peripheral.UnimplementedPeripheral):
-        """A ring oscillator whose bit is random. rp2040py's is always 1: all boards get one key."""
+        """A ring oscillator whose bit is random. rp2040py's is always 1."""
 
         def fit(self, bit: Callable[[], int]) -> None:
             self._bit = bit
