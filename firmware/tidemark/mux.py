@@ -9,8 +9,8 @@
 # frames: between turns the line to the board is mute. docs/uart-link.md has the protocol.
 #
 # Nothing here is secret or authenticated: who holds the line can end sessions, delay, and feed any
-# bytes into the streams, as on a network. What rides on them (COSE messages, TUF metadata, digests)
-# is authenticated by itself.
+# bytes into the streams, as on a network. What rides on them (COSE messages, TUF metadata,
+# digests) is authenticated by itself.
 
 from errno import EAGAIN, ECONNRESET, EINVAL, ENOTCONN
 from io import IOBase
@@ -53,8 +53,8 @@ _ANSWERS = (
 class Mux(end.End):
     """The board's end: gives the turns, opens the channels.
 
-    Works whenever one of its sockets is used or polled, and in `step`. Answers to no one by itself:
-    a board that is busy hears nothing and loses nothing.
+    Works whenever one of its sockets is used or polled, and in `step`. Nothing comes unasked: a
+    board that is busy hears nothing and loses nothing.
     """
 
     def __init__(self, stream, random, ticks=ticks_ms, pause=sleep_ms):
@@ -196,7 +196,7 @@ class Mux(end.End):
         """Return whether to give a turn now."""
         used = opening = False
         for channel in self.channels:
-            if channel.state != end.FREE and channel.state != end.DEAD:
+            if channel.state not in (end.FREE, end.DEAD):
                 used = True
                 if not channel.told and channel.state != end.OPENED:
                     opening = True
@@ -261,7 +261,9 @@ class Mux(end.End):
         """WELCOME: the bridge's tag. UNKNOWN: it has no such session (any more)."""
         raw = self._reader.raw
         if kind == end.WELCOME:
-            if self._peer or not tag or tag != self._mine or size != 5 or raw[start] != end.VERSION:
+            if self._peer or not tag or tag != self._mine:
+                return
+            if size != 5 or raw[start] != end.VERSION:
                 return
             peer = int.from_bytes(self._reader.view[start + 1 : start + 5], "little")
             if not 0 < peer <= end.TAG_MASK:

@@ -59,8 +59,8 @@ class Channel:
 class End:
     """What both ends share. A session is a pair of random tags, a new pair after every reset.
 
-    The line is as hostile as a network: each field is bounded here, a frame outside of the protocol
-    ends the session, and all that matters above is authenticated by itself.
+    The line is as hostile as a network: each field is bounded here, a frame outside of the
+    protocol ends the session, and all that matters above is authenticated by itself.
     Counters (int): `bad` frames, `duplicates`, `gaps` (frames behind a lost one), `resent`,
     `sessions`, `violations`.
     """
@@ -121,13 +121,12 @@ class End:
             size = reader.end - start
             if kind <= UNKNOWN:
                 self._greet(kind, turn, tag, start, size)
-            elif not tag or tag != self._mine and not self._adopt(tag, first, turn):
+            elif not tag or (tag != self._mine and not self._adopt(tag, first, turn)):
                 self._forged += 1
             elif ack > self._next:
                 self._forged += 1
             else:
-                if ack > self._first:
-                    self._first = ack
+                self._first = max(self._first, ack)
                 if kind > IDLE:
                     if seq < self._expected:
                         self.duplicates += 1

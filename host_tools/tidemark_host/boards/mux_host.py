@@ -1,6 +1,6 @@
-# The host's end of the multiplexed serial line: answers the board's turns. No I/O of its own: bytes
-# come from a stream object, and what it wants of the network it says to `network`. It runs under
-# CPython (bridge.py) and, for tests, under MicroPython. docs/uart-link.md has the protocol.
+# The host's end of the multiplexed serial line: answers the board's turns. No I/O of its own:
+# bytes come from a stream object, and what it wants of the network it says to `network`. It runs
+# under CPython (bridge.py) and, for tests, under MicroPython. docs/uart-link.md: the protocol.
 
 from struct import pack_into, unpack_from
 
