@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -49,10 +50,18 @@ class Cable:
         self.path = path
         self.up: Damage = untouched
         self.down: Damage = untouched
+        self._master = self._slave = -1
+        self._board = board
+        self.attach(board)
+
+    def attach(self, board: socket.socket) -> None:
+        """Solder the line to this board."""
+        asyncio.get_running_loop().remove_reader(self._board)
+        if board is not self._board:
+            self._board.close()
         self._board = board
         board.setblocking(False)
         asyncio.get_running_loop().add_reader(board, self._from_board)
-        self._master = self._slave = -1
 
     def plug(self) -> None:
         self._master, self._slave = os.openpty()
@@ -136,15 +145,37 @@ class Board:
 
 
 class Site:
-    """Broker, update server, cable, bridge, board."""
+    """Broker, update server, cable, and the board; a bridge is the test's own."""
 
-    def __init__(self, broker: int, updates: int, cable: Cable, bridge: Bridge) -> None:
+    def __init__(self, broker: int, updates: int, path: Path) -> None:
         self.broker = broker
         self.updates = updates
-        self.cable = cable
-        self.bridge = bridge
-        self.boards: list[Board] = []
+        self.allow = [(HOST, broker), (HOST, updates)]
         self.events: list[str] = []
+        ours, line = socket.socketpair()
+        self.cable = Cable(path, ours)
+        self.cable.plug()
+        with line:
+            self.board = Board(line, broker, updates)
+
+    def bridge(self, allow: list[tuple[str, int]] | None = None) -> Bridge:
+        return Bridge(
+            str(self.cable.path),
+            self.allow if allow is None else allow,
+            say=lambda event, values: self.events.append(f"{event} {values}"),
+        )
+
+    def reset_board(self) -> None:
+        """Replace the board by one that has just started."""
+        self.board.close()
+        ours, line = socket.socketpair()
+        self.cable.attach(ours)
+        with line:
+            self.board = Board(line, self.broker, self.updates)
+
+    def close(self) -> None:
+        self.board.close()
+        self.cable.close()
 
 
 @pytest_asyncio.fixture
@@ -152,20 +183,12 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     files = tmp_path / "files"
     files.mkdir()
     (files / "image").write_bytes(IMAGE)
-    ours, boards = socket.socketpair()
-    with serve(files) as url, boards:
-        updates = int(url.rsplit(":", 1)[1])
-        async with Mosquitto(toolchain.mosquitto()) as broker:
-            cable = Cable(tmp_path / "ttyUSB", ours)
-            cable.plug()
-            allow = [(HOST, broker.port), (HOST, updates)]
-            async with Bridge(str(cable.path), allow) as bridge:
-                made = Site(broker.port, updates, cable, bridge)
-                made.boards.append(Board(boards, broker.port, updates))
-                yield made
-                for board in made.boards:
-                    board.close()
-            cable.close()
+    with serve(files) as url:
+        broker = Mosquitto(toolchain.mosquitto())
+        async with broker:
+            made = Site(broker.port, int(url.rsplit(":", 1)[1]), tmp_path / "ttyUSB")
+            yield made
+            made.close()
 
 
 async def echo(port: int, payloads: list[bytes]) -> None:
@@ -182,11 +205,133 @@ async def echo(port: int, payloads: list[bytes]) -> None:
 
 
 async def test_mqtt_and_a_download_share_the_line(site: Site) -> None:
-    board = site.boards[0]
-    await board.says("up 1")
-    await echo(site.broker, [b"%d" % n * 100 for n in range(20)])
-    assert await board.says("image") == f"image {DIGEST}"
-    counters = site.bridge.counters
+    async with site.bridge() as bridge:
+        await site.board.says("up 1")
+        await echo(site.broker, [b"%d" % n * 100 for n in range(20)])
+        assert await site.board.says("image") == f"image {DIGEST}"
+        counters = bridge.counters
     assert counters.down_bytes > len(IMAGE)
-    assert not [line for line in board.lines if line.startswith(("down", "interrupted"))]
+    assert not [x for x in site.board.lines if x.startswith(("down", "interrupted"))]
     assert (counters.opened, counters.sessions, counters.violations) == (2, 0, 0)
+
+
+class Noise:
+    """A bad line: bytes lost, changed, doubled, and made up; repeats itself by its seed."""
+
+    def __init__(self, seed: int, rate: float) -> None:
+        self._random = random.Random(seed)
+        self._rate = rate
+
+    def __call__(self, data: bytes) -> bytes:
+        out = bytearray()
+        for byte in data:
+            if self._random.random() >= self._rate:
+                out.append(byte)
+                continue
+            kind = self._random.randrange(4)
+            if kind == 1:
+                out.append(byte ^ 1 << self._random.randrange(8))
+            elif kind == 2:
+                out += bytes((byte, byte))
+            elif kind == 3:
+                out += self._random.randbytes(8) + bytes((byte,))
+        return bytes(out)
+
+
+async def test_noise_costs_time_and_nothing_else(site: Site) -> None:
+    site.cable.up = Noise(1, 0.0005)
+    site.cable.down = Noise(2, 0.0005)
+    async with site.bridge() as bridge:
+        await site.board.says("up 1")
+        assert await site.board.says("image") == f"image {DIGEST}"
+        await echo(site.broker, [b"%d" % n * 100 for n in range(20)])
+        counters = bridge.counters
+    assert counters.bad_frames and counters.resent
+    assert not [x for x in site.board.lines if x.startswith(("down", "interrupted"))]
+
+
+async def test_unplugging_for_a_moment_keeps_the_connections(site: Site) -> None:
+    async with site.bridge() as bridge:
+        await site.board.says("up 1")
+        for count in (2, 3):
+            site.cable.unplug()
+            await until("unplugged", lambda: not bridge.plugged.is_set())
+            site.cable.plug()
+            await until("plugged", lambda count=count: bridge.counters.port_opens == count)
+        await echo(site.broker, [b"%d" % n for n in range(5)])
+        assert await site.board.says("image") == f"image {DIGEST}"
+        assert bridge.counters.sessions == 0
+    assert not [x for x in site.board.lines if x.startswith(("down", "interrupted"))]
+
+
+async def test_a_line_that_stays_dead_ends_the_connections_on_both_sides(site: Site) -> None:
+    async with site.bridge() as bridge:
+        await site.board.says("up 1")
+        site.cable.unplug()
+        await site.board.says("down")
+        await until("the bridge drops them", lambda: bridge.counters.sessions == 1)
+        site.cable.plug()
+        await site.board.says("up 2")
+        await echo(site.broker, [b"again"])
+        assert await site.board.says("image") == f"image {DIGEST}"
+
+
+async def test_a_new_bridge_knows_no_old_session(site: Site) -> None:
+    async with site.bridge():
+        await site.board.says("up 1")
+    async with site.bridge() as bridge:
+        await site.board.says("down")
+        await site.board.says("up 2")
+        await echo(site.broker, [b"again"])
+        assert await site.board.says("image") == f"image {DIGEST}"
+        assert bridge.counters.strangers
+
+
+async def test_a_reset_of_the_board_closes_its_old_connections(site: Site) -> None:
+    async with site.bridge() as bridge:
+        await site.board.says("up 1")
+        site.reset_board()
+        await site.board.says("up 1")
+        await echo(site.broker, [b"again"])
+        assert await site.board.says("image") == f"image {DIGEST}"
+        assert bridge.counters.sessions == 1
+    assert any(event.startswith("dropped") for event in site.events)
+
+
+async def test_a_destination_that_is_not_on_the_list_is_refused(site: Site) -> None:
+    async with site.bridge([(HOST, site.broker)]) as bridge:
+        await site.board.says("up 1")
+        assert (await site.board.says("interrupted")).split()[1] == "refused"
+        await echo(site.broker, [b"served"])
+        assert bridge.counters.denied
+        assert bridge.counters.opened == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 2), (signal.SIGTERM, 0)])
+async def test_command_ends_cleanly_with_its_counters(
+    site: Site, number: signal.Signals, status: int
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tidemark_host", "bridge", "--json"),
+        *("--port", str(site.cable.path)),
+        *("--allow", f"{HOST}:{site.broker}", "--allow", f"{HOST}:{site.updates}"),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert await site.board.says("image") == f"image {DIGEST}"
+    finally:
+        process.send_signal(number)
+        out, _ = await process.communicate()
+    assert process.returncode == status
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {event["event"] for event in events} >= {"plugged", "opened", "stopped"}
+    assert events[-1]["down_bytes"] > len(IMAGE)
+
+
+async def test_device_in_use_is_waited_for(site: Site) -> None:
+    async with site.bridge():
+        await site.board.says("up 1")
+        async with site.bridge() as second:
+            await until("it says so", lambda: [e for e in site.events if "waiting" in e])
+            assert not second.plugged.is_set()
+            await echo(site.broker, [b"undisturbed"])

@@ -12,8 +12,10 @@ SIZE = int(sys.argv[4])
 sys.path[:] = sys.argv[5:] + [".frozen"]  # noqa: RUF005 - no [*x] in MicroPython
 
 import hashlib  # noqa: E402
+from binascii import hexlify  # noqa: E402
 
 import ffi  # noqa: E402
+
 from tidemark.compat import sleep_ms  # noqa: E402
 from tidemark.errors import LinkError  # noqa: E402
 from tidemark.http import Client  # noqa: E402
@@ -45,7 +47,7 @@ class Line:
 
 def download(mux):
     """Fetch the file from wherever the last connection left off; yield in between."""
-    client = Client(mux.open, "http://127.0.0.1:%d/" % UPDATES)
+    client = Client(mux.open, f"http://127.0.0.1:{UPDATES}/")
     whole = hashlib.sha256()
     at = 0
     part = bytearray(256)
@@ -53,7 +55,7 @@ def download(mux):
         try:
             response = yield from client.get("image", at, SIZE)
             if response.start != at:
-                raise LinkError("range", "from %d" % response.start)
+                raise LinkError("range", "not from where it was asked")
             try:
                 while response.left:
                     got = response.readinto(part)
@@ -65,7 +67,7 @@ def download(mux):
         except LinkError as error:
             print("interrupted", error.code, at)
             yield
-    print("image", "".join(["%02x" % b for b in whole.digest()]))
+    print("image", hexlify(whole.digest()).decode())
 
 
 def main():
