@@ -2,3 +2,4 @@
 include("$(MPY_DIR)/extmod/asyncio")
 module("rp2.py", base_path="$(PORT_DIR)/modules")
 include("../../manifest.py")
+module("usocket.py", base_path="modules")

@@ -12,7 +12,7 @@ import uctypes
 
 import tidemark_board
 from tidemark.compat import const, sleep_ms, ticks_ms
-from tidemark.errors import FlashError, LinkError, StateError, TidemarkError
+from tidemark.errors import FlashError, StateError, TidemarkError
 
 _XIP_BASE = const(0x10000000)
 _TIMERAWH = const(0x40054024)
@@ -35,6 +35,7 @@ _BLOCK_ERASE = const(6)
 _TIMERS_MAX = const(8)
 _CTRL_C = const(3)
 _NO_CHAR = const(-1)
+_BAUD = const(921600)  # of uart1
 _RAW_BYTES = const(128)  # of the ring oscillator, for 32 bytes of output
 _RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
 
@@ -293,5 +294,14 @@ def interrupted():
 
 
 def open_socket(host, port, timeout_s):
-    """Return a connected stream socket. Raises LinkError: `resolve`, `refused`, `timeout`."""
-    raise LinkError("refused", "no link yet")
+    """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
+
+    Raises LinkError: `resolve`, `refused`, `timeout`, `full`.
+    """
+    if "link" not in _state:
+        from tidemark import mux
+
+        # No time-out: reads and writes move what they can.
+        line = machine.UART(1, _BAUD, rxbuf=mux.RX_BUFFER, txbuf=mux.TX_BUFFER, timeout=0)
+        _state["link"] = mux.Mux(line, random)
+    return _state["link"].open(host, port, timeout_s)
