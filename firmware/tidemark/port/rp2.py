@@ -293,6 +293,18 @@ def interrupted():
 # -- network --------------------------------------------------------------------------------------
 
 
+class _Line:
+    """A UART that never waits: machine.UART does so for a millisecond, busily, even at time-out 0."""
+
+    def __init__(self, uart):
+        self._uart = uart
+        self.write = uart.write
+
+    def readinto(self, buf):
+        size = min(self._uart.any(), len(buf))
+        return self._uart.readinto(buf, size) if size else None
+
+
 def open_socket(host, port, timeout_s):
     """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
 
@@ -301,7 +313,6 @@ def open_socket(host, port, timeout_s):
     if "link" not in _state:
         from tidemark import mux
 
-        # No time-out: reads and writes move what they can.
         line = machine.UART(1, _BAUD, rxbuf=mux.RX_BUFFER, txbuf=mux.TX_BUFFER, timeout=0)
-        _state["link"] = mux.Mux(line, random)
+        _state["link"] = mux.Mux(_Line(line), random)
     return _state["link"].open(host, port, timeout_s)

@@ -33,6 +33,7 @@ MARK_ADDRESS = 0x40000000
 LOG_MAX = 200_000  # entries of each log; older ones go
 _SLICE = 1_000_000  # instructions between two looks at the host's signals
 _PIO = (0x50200, 0x50300)  # addresses >> 12
+_TIMER = 0x40054
 _ROSC = 0x40060
 _UNIQUE_ID = bytes.fromhex("e6605481db318c36")
 _HAD_RUN = 1 << 16
@@ -300,9 +301,12 @@ class Chip:
 def _loop(mcu: Any) -> Any:
     """Return the compiled loop where there is one, else the emulator's own."""
     try:
-        return load("native._tidemark_loop").Loop(mcu)
+        native = load("native._tidemark_loop")
     except ImportError:
         return _Loop(mcu)
+    mcu.sio = native.Sio(mcu)
+    mcu.peripherals[_TIMER] = native.Timer(mcu)
+    return native.Loop(mcu)
 
 
 class _Loop:
