@@ -180,15 +180,14 @@ def _read_cause():
         return "watchdog"
     if reason & _REASON_FORCE:
         return "reset"
-    chip = machine.mem32[_CHIP_RESET]
-    if chip & (_HAD_RUN | _HAD_PSM_RESTART):
-        return "reset"
-    return "power-on" if chip & _HAD_POR else "unknown"
+    # Pin RUN clears what a loss of power clears, and it is no deed of the image either.
+    known = machine.mem32[_CHIP_RESET] & (_HAD_POR | _HAD_RUN | _HAD_PSM_RESTART)
+    return "power-on" if known else "unknown"
 
 
 def reset_cause():
-    """Return why this boot began: `power-on` (a brownout looks the same), `watchdog`, `reset`, or
-    `soft`."""
+    """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, or `power-on`
+    (a brownout and the RUN pin look the same)."""
     if "cause" not in _state:
         _state["cause"] = _read_cause()
     return _state["cause"]
