@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tidemark_host import protocol
 from tidemark_host.demo.show import Show
-from tidemark_host.demo.site import HOST, Site, until
+from tidemark_host.hil.site import Site
+from tidemark_host.hil.waiting import HOST, until
 
 _READINGS = 200
 _COPIES = 20
@@ -174,7 +175,7 @@ async def update(site: Site, show: Show) -> None:
 async def rollback(site: Site, show: Show) -> None:
     """Bad releases end with their reason; an outage only delays a good one."""
     former = site.claims()["image-digest"]
-    confirmed = site.slot_bytes("slot_b", 256 * 1024, 0)
+    confirmed = site.slot_bytes("slot_b")
     for fault, version, reasons in (
         ("hangs", "1.2.0", ("deadline", "watchdog")),
         ("crashes", "1.3.0", ("crash",)),
@@ -196,7 +197,7 @@ async def rollback(site: Site, show: Show) -> None:
         back = claims["floor"] == 2 and claims["image-digest"] == former
         show.check(back, "gateway: the former image runs, the floor stayed")
     show.check(
-        confirmed == site.slot_bytes("slot_b", len(confirmed), 0),
+        confirmed == site.slot_bytes("slot_b"),
         "flash: the confirmed slot was not touched",
     )
     image = await asyncio.to_thread(site.image, "v6")
@@ -218,8 +219,8 @@ async def rollback(site: Site, show: Show) -> None:
 
 async def refusals(site: Site, show: Show) -> None:
     """Releases that are not the owner's, not for this board, or not new."""
-    slots = site.slot_bytes("slot_a", 256 * 1024, 0), site.slot_bytes("slot_b", 256 * 1024, 0)
-    from tidemark_host.demo import mirror
+    slots = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
+    from tidemark_host.hil import mirror
 
     for attempt in mirror.ATTEMPTS:
         show.say(attempt.text)
@@ -231,7 +232,7 @@ async def refusals(site: Site, show: Show) -> None:
             )
         show.check(True, f"gateway: the board reports {code}")
         await until("back to current", lambda: _with(site.claims(), update="current"), 60)
-    after = site.slot_bytes("slot_a", 256 * 1024, 0), site.slot_bytes("slot_b", 256 * 1024, 0)
+    after = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
     show.check(slots == after, "flash: neither slot was touched")
 
 
