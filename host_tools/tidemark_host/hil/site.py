@@ -47,6 +47,18 @@ class Snapshot:
     mirror_port: int
 
 
+@dataclass(frozen=True)
+class Event:
+    """A record of a board's evidence ring. `chained`: its hash continues the record before it."""
+
+    number: int
+    code: str
+    detail: bytes
+    epoch: int
+    cause: str
+    chained: bool
+
+
 class Site:
     """`async with Site(folder, target) as site`: everything runs until the block ends.
 
@@ -178,13 +190,23 @@ class Site:
         patience = timeout * self.target.patience
         return await asyncio.to_thread(self.board.serial_log.wait_for, text, patience, since)
 
-    async def heard(self, timeout: float = 60.0) -> dict[str, Any]:
-        """Wait until the board of this moment's power-on reports; return its claims."""
-        begin = len(self.view.events(self.id, "boot"))
-        await self.until(
-            "a hello", lambda: len(self.view.events(self.id, "boot")) > begin, timeout
-        )
-        return await self.until("claims", self.claims, timeout)
+    def boots(self) -> int:
+        """Return how many boots of the board the gateway has heard of."""
+        return len(self.view.events(self.id, "boot"))
+
+    async def heard(self, boots: int, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for the hello of a boot after the first `boots`; return the board's claims."""
+        await self.until("a hello", lambda: self.boots() > boots, timeout)
+        return self.claims()
+
+    async def claimed(self, timeout: float = 30.0, **wanted: Any) -> dict[str, Any]:
+        """Wait until the board's claims have these values; return all of them."""
+
+        def fit() -> dict[str, Any] | None:
+            claims = self.claims()
+            return claims if all(claims.get(k) == v for k, v in wanted.items()) else None
+
+        return await self.until(f"claims {wanted}", fit, timeout)
 
     async def outcome(self, index: int, timeout: float = 60.0) -> Trial:
         """Wait until the trial of a release ends for good, and return how."""
@@ -197,9 +219,15 @@ class Site:
 
     # -- releases
 
-    def image(self, name: str, fault: str = "good", **settings: Any) -> Path:
-        """Build an application image named `name` with one fault of `images.FAULTS`."""
-        folder = images.overlay(self.folder / "source" / name, self.firmware / "agent", fault)
+    def image(
+        self, name: str, fault: str = "good", table: int = images.TABLE_SIZE, **settings: Any
+    ) -> Path:
+        """Build an application image named `name` with one fault of `images.FAULTS`.
+
+        `table`: bytes of ballast; what else is given are settings of the image.
+        """
+        agent = self.firmware / "agent"
+        folder = images.overlay(self.folder / "source" / name, agent, fault, table)
         base = {"period_ms": 40, **settings}
         return build_image([self.firmware / "agent", folder], base, self.folder / f"{name}.romfs")
 
@@ -210,9 +238,11 @@ class Site:
         self.note(f"release {index} ({version}) published, {image.stat().st_size} bytes")
         return index
 
-    async def publish(self, version: str, fault: str = "good", **settings: Any) -> int:
+    async def publish(
+        self, version: str, fault: str = "good", table: int = 4096, **settings: Any
+    ) -> int:
         """Build an image, sign and publish it; returns its release index."""
-        image = await asyncio.to_thread(self.image, f"v{version}", fault, **settings)
+        image = await asyncio.to_thread(self.image, f"v{version}", fault, table, **settings)
         return self.release(version, image)
 
     # -- the board
@@ -308,16 +338,45 @@ class Site:
 
         Reads a copy of the flash with the firmware's own code: what a board would find at boot.
         """
+        region = self._copy("outbox")
+        from tidemark.outbox import Outbox
+
+        outbox: Any = Outbox(region)
+        count: int = outbox.recover()
+        return {(epoch, index) for _, epoch, index, _ in outbox.pending(limit=count)}
+
+    def evidence(self) -> list[Event]:
+        """Return what the board's evidence ring holds, oldest first; `chained` False: a gap.
+
+        Read from the flash with the firmware's own code, the board's running or not.
+        """
+        region = self._copy("evidence")
+        from tidemark import evidence
+
+        ring: Any = evidence.Evidence(region)
+        last: int = ring.recover()
+        events: list[Event] = []
+        before: tuple[int, bytes] | None = None
+        for number in range(int(ring.oldest()), last + 1):
+            raw: bytes = ring.read(number, 1)
+            if not raw:
+                continue
+            parts: tuple[Any, ...] = evidence.parse(raw)
+            follows = bool(evidence.follows(raw, before[1] if before else None))
+            chained = follows if before and before[0] == number - 1 else number == 1 or not before
+            events.append(Event(number, parts[2], bytes(parts[3]), parts[4], parts[7], chained))
+            before = number, parts[9]
+        return events
+
+    def _copy(self, name: str) -> Any:
+        """Return a copy of a flash region as the firmware's own `Region`."""
         if str(self.firmware) not in sys.path:
             sys.path.append(str(self.firmware))
         from tidemark.flash import Region
-        from tidemark.outbox import Outbox
 
-        region = self.definition.regions["outbox"]
-        copy = NorFlash(bytearray(self.board.read_flash(region.offset, region.size)))
-        outbox: Any = Outbox(Region(copy, 0, region.size))
-        count: int = outbox.recover()
-        return {(epoch, index) for _, epoch, index, _ in outbox.pending(limit=count)}
+        region = self.definition.regions[name]
+        flash = NorFlash(bytearray(self.board.read_flash(region.offset, region.size)))
+        return Region(flash, 0, region.size)
 
     def claims(self) -> dict[str, Any]:
         """Return the last verified claims of the board."""
