@@ -67,15 +67,15 @@ async def mpremote(site: Site, *words: str) -> str:
     return text
 
 
-async def type_on_console(site: Site, data: bytes) -> None:
-    """Press keys on the board's console, as a person at a terminal does."""
-
-    def write() -> None:
-        with serial.Serial(site.board.console_path, timeout=1) as port:
-            port.write(data)
-            port.flush()
-
-    await asyncio.to_thread(write)
+async def type_on_console(site: Site, data: bytes, answer: str) -> None:
+    """Press keys on the board's console, as a person at a terminal does, and see the answer."""
+    since = len(site.board.serial_log)
+    port = await asyncio.to_thread(serial.Serial, site.board.console_path, timeout=1)
+    try:
+        await asyncio.to_thread(port.write, data)
+        await site.said(answer, 30, since)
+    finally:
+        port.close()
 
 
 async def at_repl(site: Site, code: str, soft_reset: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
@@ -36,15 +37,15 @@ async def test_second_update_goes_back_into_the_first_slot(site: Site) -> None:
 async def test_download_goes_on_where_a_power_cut_ended_it(site: Site) -> None:
     region = site.definition.regions["slot_b"]
     first = len(site.board.operations)
-    index = await site.publish("1.1.0", table=48 * 1024)
+    index = await site.publish("1.1.0", table=96 * 1024)
 
     def written() -> int:
         found = list(site.board.operations)[first:]
         return sum(region.offset <= op.address < region.end for op in found)
 
-    await site.until("the download", lambda: written() > 60, 60, 0.01)
-    await site.cut(20, "torn")
-    site.board.power_on()
+    await site.until("the download", lambda: written() > 100, 60, 0.01)
+    await site.cut(40, "torn")
+    await asyncio.to_thread(site.board.power_on)
     assert await site.outcome(index) == (index, "confirmed", "ok")
     ranges = [
         wanted

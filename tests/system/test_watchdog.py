@@ -30,9 +30,8 @@ async def test_watchdog_brings_a_board_back_that_no_timer_gets_through_to(site: 
 
 
 async def test_console_stops_the_application_under_a_lease_that_feeds(site: Site) -> None:
-    resets, since = len(site.board.resets), len(site.board.serial_log)
-    await type_on_console(site, CTRL_C)
-    await site.said("stopped from the console", 30, since)
+    resets = len(site.board.resets)
+    await type_on_console(site, CTRL_C, "stopped from the console")
     begin = await from_board(site, "stage0.base.uptime_ms()")
     patience = site.definition.constants["WATCHDOG_MS"] + 1000
     while await from_board(site, "stage0.base.uptime_ms()") < begin + patience:
