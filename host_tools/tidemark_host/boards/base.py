@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tidemark_host.boards.repl import Repl
 
 
+# Codes of what the host side could not do: they say nothing about the board's firmware.
+INFRASTRUCTURE = frozenset({"absent", "busy", "closed", "flasher", "port", "power", "runtime"})
+
+
 class BoardError(Exception):
     """A board that cannot do what was asked. `code` is short and stable."""
 

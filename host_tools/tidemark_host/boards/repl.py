@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import secrets
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +15,10 @@ from mpremote.transport_serial import SerialTransport  # pyright: ignore[reportM
 from tidemark_host.boards.base import BoardError
 
 _READ_S = 0.2
+# What gets a board out of whatever mode it was left in: Ctrl-C for code that caught the first one,
+# Ctrl-B out of the raw REPL. In half of a raw paste Ctrl-C ends the paste.
+_RECOVER = b"\x03\r\x03\x03\x02\r\x03"
+_TRIES = 3
 
 
 class Repl:
@@ -19,16 +27,43 @@ class Repl:
     def __init__(self, console_path: str, soft_reset: bool = False, timeout: float = 10.0) -> None:
         """Connect. `soft_reset`: begin with a clean heap, as `mpremote exec` does.
 
-        Raises BoardError `console` when no raw REPL answers within `timeout` seconds.
+        A board that was left in a raw REPL, in half of a paste, or that caught the first Ctrl-C is
+        recovered. Raises BoardError `console` when no raw REPL answers within `timeout` seconds.
         """
         self._transport: Any = None
         try:
             # Without a time-out of its own mpremote waits for ever on a pty.
             self._transport = SerialTransport(console_path, timeout=_READ_S)
-            self._transport.enter_raw_repl(soft_reset, timeout)
+            self._enter(soft_reset, timeout)
         except (TransportError, OSError) as error:
             self.close()
             raise BoardError("console", f"no raw REPL at {console_path}: {error}") from error
+
+    def _enter(self, soft_reset: bool, timeout: float) -> None:
+        """Enter the raw REPL, also of a board that was left in the middle of something."""
+        until = time.monotonic() + timeout
+        for last in range(_TRIES - 1, -1, -1):
+            left = until - time.monotonic()
+            try:
+                # mpremote prints what it read when it gives up.
+                with contextlib.redirect_stdout(io.StringIO()):
+                    self._transport.enter_raw_repl(soft_reset, max(left, _READ_S) / (last + 1))
+                self._catch_up(max(until - time.monotonic(), _READ_S))
+                return
+            except TransportError:
+                if not last:
+                    raise
+                self._transport.serial.write(_RECOVER)
+
+    def _catch_up(self, timeout: float) -> None:
+        """Read past whatever the board still had to say, banners of the raw REPL among it."""
+        token = secrets.token_hex(4)
+        self._transport.serial.write(f"print('{token[:4]}','{token[4:]}')\x04".encode())
+        # The prompt behind it is left to be read, as mpremote wants it.
+        end = f"{token[:4]} {token[4:]}\r\n\x04\x04".encode()
+        data = self._transport.read_until(1, end, timeout_overall=timeout)
+        if not data.endswith(end):
+            raise TransportError("the raw REPL does not answer")
 
     def exec(self, code: str, timeout: float = 10.0) -> str:
         """Run `code` and return what it printed, lines ended by a bare newline.
@@ -62,7 +97,7 @@ class Repl:
         except (TransportError, OSError):
             pass  # the board is off: there is nothing to leave
         finally:
-            transport.close()
+            close_transport(transport)
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +109,14 @@ class Repl:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def close_transport(transport: Any) -> None:
+    """Close mpremote's transport, also of a port that is gone."""
+    with contextlib.suppress(OSError):
+        transport.close()
+    # mpremote stops halfway when the port can't take its last words.
+    transport.serial.close()
 
 
 def text(data: bytes) -> str:
