@@ -293,7 +293,7 @@ def interrupted():
 
 
 class _Line:
-    """A UART that never waits: machine.UART does so for a millisecond, busily, even at time-out 0."""
+    """A UART that never waits: machine.UART does, busily, for a ms even at time-out 0."""
 
     def __init__(self, uart):
         self._uart = uart
