@@ -181,7 +181,7 @@ print(time.ticks_diff(middle, begin), time.ticks_diff(time.ticks_us(), middle), 
     erase_us, program_us, fired = (int(word) for word in said[0].split())
     assert 400_000 < erase_us < 410_000
     assert 3_000 < program_us < 5_000
-    assert fired < 5  # 40 without the interrupts held off
+    assert fired <= 9  # 40 without the interrupts held off; the queue of callbacks has 8
 
 
 def cut(board: EmulatedBoard, operation: str, n: int, variant: str, **how: int) -> bytes:
@@ -320,7 +320,7 @@ def test_interrupt_within_a_bracket_is_kept_and_told_once(image: Path) -> None:
     pico.chip.send(hold.encode() + b"\x04")
     assert not pico.chip.run(0.5)
     pico.chip.send(b"typed\x03")
-    assert pico._wait(b"\x04>", 3.0, "the end") == b"OKinner\r\nTrue False\r\n\x04"
+    assert pico._wait(b"\x04>", 3.0, "the end") == b"inner\r\nTrue False\r\n\x04"
     # And without a bracket it interrupts as ever.
     pico.chip.send(b"import time; time.sleep(2)\x04")
     assert not pico.chip.run(0.5)
