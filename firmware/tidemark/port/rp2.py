@@ -36,7 +36,7 @@ _TIMERS_MAX = const(8)
 _CTRL_C = const(3)
 _NO_CHAR = const(-1)
 _BAUD = const(921600)  # of uart1
-_RAW_BYTES = const(128)  # of the ring oscillator, for 32 bytes of output
+_RAW_BYTES = const(64)  # of the ring oscillator, for 32 bytes of output
 _RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
 
 # Bytes of _flags.
@@ -129,8 +129,8 @@ def random(n):
     """Return `n` bytes, hashed from the jitter of the ring oscillator.
 
     os.urandom is that oscillator too, but takes 8 bits a byte, 1 us apart, and mixes them so that
-    an oscillator that stands still looks random (ports/rp2/main.c). Here four bits go into one,
-    and they are looked at first. Raises StateError `random-health`.
+    an oscillator that stands still looks random (ports/rp2/main.c). Here two bits go into
+    one, 20 us apart, and they are looked at first. Raises StateError `random-health`.
     """
     out = b""
     raw = bytearray(_RAW_BYTES)
@@ -143,7 +143,7 @@ def random(n):
 
 
 def _sample(raw):
-    """Fill `raw` with bits of the oscillator, some 10 us apart."""
+    """Fill `raw` with bits of the oscillator, some 20 us apart."""
     memory = machine.mem32
     last = ones = run = longest = 0
     for i in range(len(raw)):
