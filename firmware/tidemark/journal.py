@@ -336,8 +336,7 @@ class Journal:
             self._write(self._base, self._generation, last, *self._record_at(last))
         base = self._other()
         region = self._region
-        for i in range(self._unit_sectors):
-            # Even if it reads blank: an erase that was cut off can look complete.
+        for i in range(self._unit_sectors):  # also blank ones: a cut-off erase can look complete
             region.erase(base // region.sector + i)
         index = {}
         block = 1
@@ -391,8 +390,13 @@ class Journal:
         self._forget(base)
         self._generation = self._header_at(base)
         block = 1
+        sector = self._region.sector
         while block < self._blocks:
-            if self._region.view(self._at(base, block), _BLOCK) == _BLANK:
+            at = self._at(base, block)
+            if not at % sector and self._region.is_blank(at, sector):
+                block += sector // _BLOCK
+                continue
+            if self._region.view(at, _BLOCK) == _BLANK:
                 block += 1
                 continue
             found = self._record_at(block)
