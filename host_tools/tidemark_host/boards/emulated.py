@@ -13,7 +13,7 @@ from typing import Any, cast
 from tidemark_host import toolchain
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError, BoardTimeout
-from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip
+from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip, with_runtime
 from tidemark_host.boards.repl import text
 from tidemark_host.romfs import pack
 from tidemark_host.toolchain_cache import REPO
@@ -110,16 +110,22 @@ class EmulatedPico:
     def __init__(
         self, uf2: Path, flash: Mapping[int, bytes] | None = None, *, watchdog: bool = True
     ) -> None:
-        """Power on and wait for the REPL. `flash`: content by offset, put there before.
+        """Power on and wait for the REPL. `flash`: content by offset, put there before;
+        with a part at 0 it is all of it.
 
         `watchdog`: False for one that never bites. Raises BoardTimeout when no prompt comes
         within 5 emulated seconds.
         """
-        self.chip = Chip({**flash_of(uf2.read_bytes()), **(flash or {})}, watchdog=watchdog)
+        runtime = with_runtime(b"", flash_of(uf2.read_bytes()))
+        content = flash if flash and 0 in flash else {0: runtime, **(flash or {})}
+        self._begin(Chip(content, watchdog=watchdog))
+        self._wait(b">>> ", 5.0, "the REPL's prompt")
+
+    def _begin(self, chip: Chip) -> None:
+        self.chip = chip
         self.chip.on_byte = self._on_byte
         self._wanted: bytes | None = None
         self._output = bytearray()
-        self._wait(b">>> ", 5.0, "the REPL's prompt")
         self._raw = False
 
     @property

@@ -28,7 +28,14 @@ from tidemark_host.boards.base import (
 )
 from tidemark_host.boards.console import Console
 from tidemark_host.boards.console_log import ConsoleLog
-from tidemark_host.boards.emulated_chip import FLASH_SIZE, LOG_MAX, TYPICAL, Chip, Timing
+from tidemark_host.boards.emulated_chip import (
+    FLASH_SIZE,
+    LOG_MAX,
+    TYPICAL,
+    Chip,
+    Timing,
+    with_runtime,
+)
 from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.service import Service
@@ -390,13 +397,7 @@ class EmulatedBoard:
     # -- power --------------------------------------------------------------------------------
 
     def _flashed(self, image: bytes) -> NorFlash:
-        content = bytearray(b"\xff" * FLASH_SIZE)
-        content[: len(image)] = image
-        end = max(offset + len(part) for offset, part in self._runtime.items())
-        if content[:end] == b"\xff" * end:
-            for offset, part in self._runtime.items():
-                content[offset : offset + len(part)] = part
-        return NorFlash(content, weak=self._weak)
+        return NorFlash(bytearray(with_runtime(image, self._runtime)), weak=self._weak)
 
     def _start(self, cause: str = "power-on") -> None:
         # A boot of its own each time, and the same ones for the same seed.

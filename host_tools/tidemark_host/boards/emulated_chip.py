@@ -54,6 +54,16 @@ class Timing:
 TYPICAL = Timing()
 
 
+def with_runtime(image: bytes, runtime: Mapping[int, bytes]) -> bytes:
+    """Return a whole flash: `image`, then blank; `runtime` (offset: content) where it is blank."""
+    flash = bytearray(image.ljust(FLASH_SIZE, b"\xff"))
+    end = max(offset + len(part) for offset, part in runtime.items())
+    if flash[:end] == b"\xff" * end:
+        for offset, part in runtime.items():
+            flash[offset : offset + len(part)] = part
+    return bytes(flash)
+
+
 class Chip:
     """The chip after power-on. `on_byte(uart, byte)` gets what the firmware sends.
 
@@ -119,6 +129,10 @@ class Chip:
     def lost(self, uart: int) -> int:
         """Return how many bytes a full receive FIFO has lost."""
         return int(self._mcu.uart[uart].lost)
+
+    def byte_ns(self, uart: int) -> float:
+        """Return how long a byte takes on the line."""
+        return 10 * float(self._mcu.uart[uart].bit_ns)
 
     def waiting(self, uart: int) -> int:
         """Return how many bytes are still on their way to the firmware."""
