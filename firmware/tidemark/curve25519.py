@@ -33,14 +33,14 @@ class Engine:
         self.module = module
         self._native_run = module.run
         self._programs = module.PROGRAMS
-        self._memory = array("i", bytes(module.MEMORY_BYTES))
+        self._memory = bytearray(module.MEMORY_BYTES)
         # A copy: constants of an image need not be aligned to words.
         self._comb = bytearray(module.COMB)
         self._digits = bytearray(module.COLUMNS)
         self._script = bytearray(_SCRIPT_BYTES)
         # Two bytes more than a number has: native code reads ahead.
         self._number = bytearray(34)
-        self._product = array("i", bytes(4 * 64))
+        self._product = bytearray(4 * 64)
         for slot in range(len(module.ELEMENTS) // 32):
             self.load(slot, module.ELEMENTS[32 * slot : 32 * slot + 32])
 
