@@ -7,7 +7,14 @@ the tests write them next to the board's constants.
 
 from __future__ import annotations
 
-from tidemark_host.cryptogen import programs, scalars, thumb_field, viper_field, viper_sha512
+from tidemark_host.cryptogen import (
+    programs,
+    scalars,
+    thumb_field,
+    thumb_sha512,
+    viper_field,
+    viper_sha512,
+)
 
 _HEAD = "# Made by tidemark_host.cryptogen; changes belong there.\n"
 
@@ -65,10 +72,19 @@ def viper_hash(march: str) -> str:
     )
 
 
+def thumb_hash() -> str:
+    """Return the compression of SHA-512 in Thumb code."""
+    return (
+        f"{_HEAD}import micropython\n\n{_constants(viper_sha512.constants())}\n\n"
+        f"{thumb_sha512.sha512_source()}"
+    )
+
+
 def modules(march: str) -> dict[str, str]:
     """Return module name and source of each native module for `march` (mpy-cross's name)."""
     if march in THUMB:
-        curve = {"tidemark_curve_thumb": thumb_curve()}
-    else:
-        curve = {"tidemark_curve_viper": viper_curve(march)}
-    return {**curve, "tidemark_sha512_viper": viper_hash(march)}
+        return {"tidemark_curve_thumb": thumb_curve(), "tidemark_sha512_thumb": thumb_hash()}
+    return {
+        "tidemark_curve_viper": viper_curve(march),
+        "tidemark_sha512_viper": viper_hash(march),
+    }
