@@ -59,7 +59,7 @@ class Sha512:
 
     def __init__(self, data=b"", feed=None):
         self._state = self._initial()
-        self._tail = b""
+        self._tail = bytearray(_BLOCK)
         self._length = 0
         self._feed = feed
         if data:
@@ -71,33 +71,39 @@ class Sha512:
     def update(self, data):
         """Hash `data` (bytes-like, any length) after what came before."""
         view = memoryview(data)
-        length = len(view)
-        self._length += length
+        size = len(view)
+        used = self._length % _BLOCK
+        self._length += size
         at = 0
-        if self._tail:
-            at = min(_BLOCK - len(self._tail), length)
-            self._tail += bytes(view[:at])
-            if len(self._tail) < _BLOCK:
+        if used:
+            at = min(_BLOCK - used, size)
+            self._tail[used : used + at] = view[:at]
+            if used + at < _BLOCK:
                 return
             self._compress(self._state, self._tail)
-        end = at + (length - at) // _BLOCK * _BLOCK
-        self._compress(self._state, view[at:end])
-        self._tail = bytes(view[end:])
+        end = at + (size - at) // _BLOCK * _BLOCK
+        if end > at:
+            self._compress(self._state, view[at:end])
+        if size > end:
+            self._tail[: size - end] = view[end:]
 
     def digest(self):
         """Return the 64-byte hash of all data so far; more may follow."""
-        tail = self._tail + b"\x80"
-        tail += bytes((_BLOCK - 16 - len(tail)) % _BLOCK)
+        used = self._length % _BLOCK
+        last = bytearray(_BLOCK if used < _BLOCK - 16 else 2 * _BLOCK)
+        last[:used] = self._tail[:used]
+        last[used] = 0x80
         # The length field has 128 bits; no message here reaches 2^61 bytes.
-        tail += bytes(8) + (8 * self._length).to_bytes(8, "big")
+        last[-8:] = (8 * self._length).to_bytes(8, "big")
         state = self._state[:]
-        self._compress(state, tail)
+        self._compress(state, last)
         return self._output(state)
 
     def _compress(self, state, blocks):
         """Mix whole blocks into `state`, a slice of them between two calls of `feed`."""
-        for at in range(0, len(blocks), self._slice):
-            self._mix(state, blocks[at : at + self._slice])
+        size = self._slice
+        for at in range(0, len(blocks), size):
+            self._mix(state, blocks if len(blocks) <= size else blocks[at : at + size])
             if self._feed:
                 self._feed()
 

@@ -52,9 +52,10 @@ class _Code(Source):
         else:
             self._data(0x9000 | register << 8 | place >> 2, f"str r{register}, [sp, {place}]")
 
-    def pull(self, pointer: int, low: int) -> None:
-        """Load `low` and the register behind it; the pointer moves on."""
-        self._data(0xC800 | pointer << 8 | 3 << low, f"ldm r{pointer}!, {{r{low}, r{low + 1}}}")
+    def pull(self, pointer: int, low: int, count: int = 2) -> None:
+        """Load `count` registers from `low` on; the pointer moves on."""
+        code = 0xC800 | pointer << 8 | (1 << count) - 1 << low
+        self._data(code, f"ldm r{pointer}!, {{r{low} to r{low + count - 1}}}")
 
     def push(self, pointer: int, low: int) -> None:
         """Store `low` and the register behind it; the pointer moves on."""
@@ -155,7 +156,7 @@ def _load_block(w: _Code) -> None:
 
 
 def _expand(w: _Code) -> None:
-    """Words 16 to 79. r7: the word sixteen before, r1: behind the sixteenth word."""
+    """Words 16 to 79. r7: the word sixteen before, r1 at first: behind the sixteenth word."""
     w.line("sub(r1, 128)")
     w.op("mov", 7, 1)
     w.op("mov", 2, "128")
@@ -164,8 +165,8 @@ def _expand(w: _Code) -> None:
     w.op("mov", "r8", 2)
     w.op("label", "EXPAND")
     for _ in range(2):
-        w.pull(7, 0)
-        w.line("ldr(r2, [r7, 0])", "ldr(r3, [r7, 4])")
+        w.pull(7, 0, 4)
+        w.op("sub", 7, "8")
         w.sigma(4, 2, (1, 8), 7)
         w.add(0, 4)
         w.line("ldr(r2, [r7, 64])", "ldr(r3, [r7, 68])")
