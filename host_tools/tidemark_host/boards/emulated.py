@@ -196,8 +196,8 @@ def measure(
     `cross_compile`; they win over frozen modules of the same name, and run in place but for
     native code, which is copied to RAM. code: may call `bench.measure(name, function, *args)`,
     and leaves in `result` what the host gets, through JSON. timeout: emulated seconds for all of
-    it. uf2: another image than TIDEMARK_PICO's. flash: what else is in the flash, by offset, behind
-    the files. Two calls with the same arguments give the same
+    it. uf2: another image than TIDEMARK_PICO's. flash: what else is in the flash, by offset,
+    behind the files. Two calls with the same arguments give the same
     cycles, exactly. Raises BoardError, BoardTimeout.
     """
     job = f"import bench\nresult = None\n{code}\n{_EPILOGUE}"
