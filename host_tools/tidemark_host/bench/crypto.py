@@ -25,7 +25,7 @@ HEAP_GOAL = 25_000  # bytes
 
 @dataclass(frozen=True)
 class Engine:
-    """A way to do the arithmetic. `curve`, `sha512`: source of its native modules, both or none."""
+    """A way to do the arithmetic. `curve`, `sha512`: source of native modules, both or none."""
 
     name: str
     curve: str = ""
