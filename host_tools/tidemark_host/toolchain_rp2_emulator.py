@@ -69,7 +69,8 @@ def folder() -> Path | None:
         )
 
     try:
-        return cache.ensure(f"emulator{suffix}", key, "compiling the emulator (a minute)", make)
+        # The key is in the name: a tree with another loop must not replace this one at work.
+        return cache.ensure(f"emulator-{key}", key, "compiling the emulator (a minute)", make)
     except ToolchainError as error:
         say(f"the emulator runs slowly: {error}")
         return None
