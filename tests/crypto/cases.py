@@ -163,8 +163,9 @@ def verify_edges() -> Iterator[Case]:
         yield verify(public, data, point + le32(k * _scalar(seed) % L))
         for other in SMALL:
             yield verify(point, data, other + le32(0))
-    # Points that no other encoding has, and y at or above the prime for A and R.
-    for point in (*EDGES, *(le32(P + n) for n in range(19)), *(le32(2**255 + n) for n in range(9))):
+    # Limits of limbs, y at or above the prime, and small y with the sign bit, for A and R.
+    others = [*(le32(P + n) for n in range(19)), *(le32(2**255 + n) for n in range(9))]
+    for point in EDGES + others:
         yield verify(point, data, signature)
         yield verify(public, data, point + signature[32:])
     # Parts of small order in A, in R and in both.
