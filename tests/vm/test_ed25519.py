@@ -373,16 +373,19 @@ def test_vm_native_signed_digits_and_pairs_stay_in_their_bounds():
     engine = curve25519.engine()
     order8 = 8 * edwards25519.L
     k = 1
-    scalars = [0, 1, 2, 8, edwards25519.L - 1, edwards25519.L // 3, 1 << 128, (1 << 127) + 1]
-    for _ in range(40):
-        k = k * 0x123456789ABCDEF0123456789ABCDEF1 % edwards25519.L
+    L = edwards25519.L
+    scalars = [0, 1, 2, 8, L - 1, L // 3, 2 * L // 3 + 1, 1 << 128, (1 << 127) + 1, (1 << 128) - 1]
+    scalars += [(order8 >> n) % L for n in range(4, 250, 7)]
+    for _ in range(60):
+        k = k * 0x123456789ABCDEF0123456789ABCDEF1 % L
         scalars.append(k)
     for k in scalars:
-        u, v = curve25519.short_pair(k, engine.module.euclid)
-        assert (u - v * k) % order8 == 0
-        assert v & 1 and 0 < v < 1 << 256 and abs(u) < 1 << 256
+        negative, u, v = engine.short_pair(k.to_bytes(32, "little"))
+        u, v = [int.from_bytes(number, "little") for number in (u, v)]
+        assert ((-u if negative else u) - v * k) % order8 == 0
+        assert v & 1 and 0 < v < 1 << 256 and u < 1 << 128
         digits = bytearray(engine.module.DIGITS)
-        for number in (abs(u), v):
+        for number in (u, v):
             for i in range(len(digits)):
                 digits[i] = 0
             count = engine.module.signed_digits(digits, number.to_bytes(34, "little"))
@@ -393,7 +396,7 @@ def test_vm_native_signed_digits_and_pairs_stay_in_their_bounds():
                 total = 2 * total + (digit if digit < 8 else digit - 16)
             assert total == number
     # Random scalars come out at about half their length.
-    assert max(abs(u), v) < 1 << 140
+    assert max(u, v) < 1 << 140
 
 
 def test_vm_native_scalar_arithmetic_agrees_with_big_integers():
