@@ -41,4 +41,4 @@ def run(engine: str, job: str, files: Mapping[str, bytes] | None = None) -> Meas
         name = "tidemark_curve_viper"
         modules[f"{name}.mpy"] = native_module(name, cryptogen.viper_curve("armv6m"), "armv6m")
     prologue = _PROLOGUE.format(engine=engine, mark=MARK_ADDRESS)
-    return measure(modules, prologue + job, timeout=90.0)
+    return measure(modules, prologue + job, timeout=120.0)
