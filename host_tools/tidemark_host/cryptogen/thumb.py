@@ -1,9 +1,9 @@
-"""A writer of MicroPython's inline assembler for ARMv6-M, the instructions that every Thumb core has.
+"""A writer of MicroPython's inline assembler for ARMv6-M, which every Thumb core understands.
 
-Registers are numbers; only `mov`, `add_high` and the lists of nothing else take 8 to 14. What the
-inline assembler has no word for goes in as data. Names say what the flags do as in the Arm manual:
-`add`, `sub`, `adc`, `sbc`, shifts and logic set them; `mov`, `add_high`, loads and stores leave all
-of them, `mul`, `set` and logic leave the carry.
+Registers are numbers, 0 to 7 but where a method says more. What the inline assembler has no word
+for goes in as data. On flags: `add`, `sub`, `adc`, `sbc` and their forms with a value set all;
+`mul`, `logic` and `set` leave the carry, shifts set it to the last bit that they lose; `mov`,
+`add_high`, `low_half`, loads and stores leave all.
 """
 
 from __future__ import annotations

@@ -122,21 +122,22 @@ def _spread(w: Thumb) -> None:
 
 
 def _multiply_a24(w: Thumb) -> None:
-    """a + 121665 * b: 121665 is 2^16 and 16 bits more. The last word goes first, as in a product."""
+    """a + 121665 * b. The last word goes first, as in a product.
+
+    121665 is 2^16 and 16 bits more, which wait in a register that only keeps.
+    """
     d, a, b = 1, 2, 3
-    high, x, temp, carry, word, zero = 0, 4, 5, 6, 7, 8
-    factor_low = _A24 - 65536
-    # The factor waits in a register that only keeps.
-    w.set(x, factor_low >> 8)
+    high, x, temp, carry, word = 0, 4, 5, 6, 7
+    factor, last = 8, 9
+    w.set(x, (_A24 - 65536) >> 8)
     w.shift("lsl", x, x, 8)
-    w.add_value(x, factor_low & 255)
-    w.mov(_FACTOR, x)
-    del zero
+    w.add_value(x, _A24 & 255)
+    w.mov(factor, x)
     for k in (WORDS - 1, *range(WORDS - 1)):
         first = k == WORDS - 1
         w.load(word, b, k)
         # x, high = low half * factor + (high half * factor + word) << 16 + a's word + carry
-        w.mov(temp, _FACTOR)
+        w.mov(temp, factor)
         w.low_half(x, word)
         w.mul(x, temp)
         w.shift("lsr", high, word, 16)
@@ -156,18 +157,15 @@ def _multiply_a24(w: Thumb) -> None:
         w.adc(high, temp)
         if first:
             wrap(w, x, high, temp)
-            w.mov(_LAST, x)
+            w.mov(last, x)
         else:
             w.add(x, x, carry)
             w.adc(high, temp)
             w.store(x, d, k)
         high, carry = carry, high
-    w.mov(x, _LAST)
+    w.mov(x, last)
     w.add(x, x, carry)
     w.store(x, d, WORDS - 1)
-
-
-_FACTOR, _LAST = 8, 9
 
 
 def _select(w: Thumb) -> None:

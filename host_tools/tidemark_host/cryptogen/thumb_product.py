@@ -1,7 +1,8 @@
-"""Writes multiplication and squaring modulo 2^255 - 19 for ARMv6-M, whose multiplier gives 32 bits.
+"""Writes multiplication and squaring modulo 2^255 - 19 for ARMv6-M.
 
-An element is eight words of 32 bits, anything below 2^256. Registers 0 to 7 compute; 8 to 12 and
-14 only keep. No branch and no address depends on an element.
+The processor's product has 32 bits, of two digits of 16. An element is eight words of 32 bits,
+anything below 2^256. Registers 0 to 7 compute; 8 to 12 and 14 only keep. No branch and no address
+depends on an element.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Frame(IntEnum):
     SIZE = 45
 
 
-# A digit is 16 bits. With a = sum of x_i 2^16i and four words of b, b = E + 2^16 O, where E has the
-# low halves and O the high ones, x_i E and x_i O are four words each, without a carry between: the
+# A product by rows. With a = sum of x_i 2^16i and four words of b, b = E + 2^16 O, where E has the
+# low halves of b and O the high ones, x_i E and x_i O have no carry between their words: the
 # 32-bit products lie side by side. Rows of an even weight are summed in one number, those of an
 # odd weight in another one, by one long addition a row, and the sums meet at the end.
 
