@@ -208,10 +208,10 @@ def measure(
             f"{_JOB}.mpy": cross_compile("job.py", job),
         }
     )
-    room = min([BENCH_OFFSET + BENCH_SIZE, *(flash or {})]) - BENCH_OFFSET
-    if len(image) > room:
-        raise BoardError("too-big", f"{len(image)} bytes of modules, {room} fit")
-    content = {**(flash or {}), BENCH_OFFSET: image}
+    content: dict[int, bytes] = {**(flash or {}), BENCH_OFFSET: image}
+    end = min((at for at in content if at > BENCH_OFFSET), default=BENCH_OFFSET + BENCH_SIZE)
+    if len(image) > end - BENCH_OFFSET:
+        raise BoardError("too-big", f"{len(image)} bytes of modules, {end - BENCH_OFFSET} fit")
     pico = EmulatedPico(uf2 or toolchain.firmware("TIDEMARK_PICO"), content)
     marks: list[tuple[int, int]] = []
     pico.chip.on_mark = lambda value: marks.append((value, pico.cycles))
