@@ -10,7 +10,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware bench doctor lock clean
+.PHONY: help demo setup test quick lint format firmware bench model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ firmware: setup ## the firmware image of BOARD=<name> under build/<name>/, with 
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table
 	@$(RUN)/tidemark bench
+
+model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
+	@$(RUN)/python -m tidemark_host.modelcheck
 
 doctor: $(STAMP) ## say which tools are here and work
 	@$(RUN)/python -m tidemark_host.toolchain doctor

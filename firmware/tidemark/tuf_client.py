@@ -5,7 +5,7 @@ import hashlib
 
 from tidemark.errors import TrustError
 from tidemark.http import quote, quote_path
-from tidemark.tuf import Limits, TrustedSet
+from tidemark.tuf import Limits, TrustedSet, find_role
 
 
 class Client:
@@ -193,6 +193,18 @@ class Client:
         return data
 
     # -- targets
+
+    def delegated(self, role):
+        """Generator: returns the Metadata of a role that the top-level targets role delegates to
+        by this name; None where it does not, or where the role has published nothing yet.
+        """
+        trusted = self.trusted
+        if find_role(trusted.targets["targets"], role)[1] is None:
+            return None
+        if role + ".json" not in trusted.snapshot.signed["meta"]:
+            return None
+        yield from self._refresh_targets(trusted, role, "targets")
+        return trusted.targets[role]
 
     def find(self, path):
         """Generator: returns the TARGETS entry for a target path, or None (TUF 5.6.7: delegations

@@ -30,7 +30,7 @@ from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
 from tidemark_host.gateway.view import GatewayView
-from tidemark_host.inventory import Inventory
+from tidemark_host.inventory import DEFAULT_COHORT, Inventory
 from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
@@ -218,7 +218,7 @@ class Site:
         self.board.power_on()
         self.board.serial_log.wait_for("waits on this console")
 
-    def flash_and_provision(self, image: Path, version: str) -> Born:
+    def flash_and_provision(self, image: Path, version: str, cohort: str = DEFAULT_COHORT) -> Born:
         """Flash the board, then provision it and let it run."""
         self.flash(image, version)
         link = LinkSettings(
@@ -229,13 +229,14 @@ class Site:
             update_s=2,
             report_s=2,
             keepalive_s=4,
+            cohort=cohort,
         )
         with self.board.repl() as console:
             born = begin(console)
             anchors = Anchors(self.repository.root_bytes(), self.identity.public)
             finish(console, anchors, link)
         self.id, self.public = born.id, born.public
-        self.inventory.enroll(born.public, born.board, "demo")
+        self.inventory.enroll(born.public, born.board, "demo", cohort)
         self.board.reset()
         return born
 
