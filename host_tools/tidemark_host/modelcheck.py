@@ -160,9 +160,15 @@ def outcomes(names: list[str], workers: int = 2) -> Iterator[Outcome]:
     if unknown:
         raise ModelError(f"no model {', '.join(unknown)}; there are: {', '.join(known)}")
     checker = spin()
-    work = [job for name in names or known for job in jobs(known[name])]
+    work: list[Job] = []
+    for name in names or list(known):
+        work += jobs(known[name])
+
+    def one(job: Job) -> Outcome:
+        return check(job, checker)
+
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda job: check(job, checker), work)
+        yield from pool.map(one, work)
 
 
 def main(argv: list[str]) -> int:
