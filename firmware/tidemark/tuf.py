@@ -354,6 +354,8 @@ class TrustedSet:
         return metadata, message, signatures
 
     def _verify(self, kind, delegator, role, message, signatures):
+        if self.feed:
+            self.feed()
         keys, entry = find_role(delegator, role)
         if entry is None or not reaches_threshold(entry, keys, message, signatures, self.feed):
             raise TrustError(kind + "-threshold", "not signed by enough keys")

@@ -117,6 +117,8 @@ def reaches_threshold(role, keys, message, signatures, feed=None):
         signature = _signature_bytes(sig)
         if identity is None or signature is None or identity in counted:
             continue
+        if feed:
+            feed()  # a PEM key takes its time to be read
         module = _schemes[(key["keytype"], key["scheme"])]()
         if module.verify(identity[1], message, signature, feed):
             counted.append(identity)
