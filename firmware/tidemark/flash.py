@@ -33,6 +33,7 @@ class Region:
         self.sectors = size // sector
         # The source of every program lies here: flash can't be programmed from flash.
         self._buffer = bytearray(flash.page)
+        self._blank = b"\xff" * flash.page
 
     def read(self, off, n):
         """Return a copy of `n` bytes at `off`."""
@@ -64,8 +65,8 @@ class Region:
         while done < n:
             into = (off + done) % page
             take = min(page - into, n - done)
-            for i in range(page):
-                buf[i] = 0xFF
+            if take < page:
+                buf[:] = self._blank
             buf[into : into + take] = data[done : done + take]
             self._flash.program(self._start + off + done - into, buf)
             done += take
