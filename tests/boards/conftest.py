@@ -1,4 +1,4 @@
-"""A virtual board behind serial hardware, and a release to flash it with."""
+"""Virtual boards that run a test's own firmware; one behind serial hardware, with its release."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boards.maker import Maker
 from tests.boards.usb_serial import MACHINE, BootRom, Port, UsbSerial
 from tests.conftest import REPO, firmware_dir
 from tidemark_host import bootsel, toolchain
@@ -82,3 +83,16 @@ def desk(virtual: Board, repository: Repository, tmp_path: Path) -> Iterator[Des
                 open=DeskRepl,
             )
             yield Desk(board, usb, rom, definition, repository, image, bench, port)
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Path:
+    return toolchain.runtime("VIRTUAL")
+
+
+@pytest.fixture
+def make(runtime: Path) -> Iterator[Maker]:
+    maker = Maker(runtime)
+    yield maker
+    for board in maker.boards:
+        board.close()
