@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BOARD ?= VIRTUAL
+TARGET ?= virtual
+TEST ?= tests/system
 VENV := .venv
 RUN := $(VENV)/bin
 # The environment is made anew when its pins or the interpreter change, whatever the time stamps say.
@@ -10,10 +12,10 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware bench model doctor lock clean
+.PHONY: help demo setup test quick lint format firmware hil reproducible bench model doctor lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## the main job, end to end, on a virtual board; exit 0 only if every step holds
 	$(RUN)/tidemark demo
@@ -37,8 +39,20 @@ format: $(STAMP) ## put host code and tests into ruff's format
 	$(RUN)/ruff check --fix
 	$(RUN)/ruff format
 
-firmware: setup ## the firmware image of BOARD=<name> under build/<name>/, with a size report
-	@$(RUN)/python -m tidemark_host.toolchain firmware $(BOARD)
+firmware: setup ## images of BOARD=<name> under build/<name>/, RELEASE=<repository> in slot A; sizes
+	@$(RUN)/tidemark firmware $(BOARD) $(if $(RELEASE),--release "$(RELEASE)")
+
+reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes
+	@$(RUN)/tidemark firmware $(BOARD) --twice
+
+# A BOARD that nobody named is the default of `firmware`, not a choice.
+HIL_BOARD = $(if $(filter file undefined,$(origin BOARD)),,--board-name '$(BOARD)')
+HIL = build/hil/$(TARGET)
+
+hil: setup ## the system suite on TARGET=virtual|emulated|serial [BOARD=<name>] [TEST=<id>] [MARK=smoke]
+	@mkdir -p $(HIL)
+	$(RUN)/pytest -n 2 '$(TEST)' --board $(TARGET) $(HIL_BOARD) $(if $(MARK),-m '$(MARK)') \
+		--junit-xml=$(HIL)/junit.xml --html=$(HIL)/report.html --self-contained-html
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table
 	@$(RUN)/tidemark bench

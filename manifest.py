@@ -1,12 +1,8 @@
 # The trusted base, frozen into every board's runtime. The application is not here: it lives in
 # a slot. FIRMWARE, GENERATED and UMQTT are folders that the build hands in (toolchain_build.py).
 
-# `entry`: the entry points too; a board without a port yet has its own _boot.py.
-options.defaults(entry=True)
-
-if options.entry:
-    module("_boot.py", base_path="$(FIRMWARE)")
-    module("main.py", base_path="$(FIRMWARE)")
+module("_boot.py", base_path="$(FIRMWARE)")
+module("main.py", base_path="$(FIRMWARE)")
 package("tidemark", base_path="$(FIRMWARE)")
 
 # boot.py is empty, tidemark_board.py has the constants of the board's board.toml.

@@ -37,6 +37,7 @@ def boot():
     except Exception as error:  # a record of our own that does not mean what it should
         base.fault = StateError("state-unreadable", type(error).__name__)
     _mount_files(base)
+    platform.listen()
 
 
 def _mount_files(base):

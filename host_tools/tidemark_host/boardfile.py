@@ -2,7 +2,8 @@
 
 `load_board` checks everything that the firmware relies on without checking again: regions that
 do not overlap, lie on sectors, fit the flash. `generate_board_module` turns the result into the
-constants that are frozen into the runtime as `tidemark_board.py`.
+constants that are frozen into the runtime as `tidemark_board.py`, `generate_header` into those
+that MicroPython's C code is compiled with.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+from tidemark_host.chips import CHIPS, Chip
+
 # Largest board.toml read, bytes. Ours have about 2 KiB.
 MAX_FILE = 16_384
 MAX_FLASH = 64 * 1024 * 1024
 _MAX_MS = 0x3FFFFFFF  # a tick difference of MicroPython's smallest port
 _MAX_NAME = 32
+_MAX_LABEL = 48
+# Drivers of a radio that a board may name; each is a part of MicroPython's tree.
+_RADIOS = ("none", "cyw43")
+# VfsRom exists only in a build with a ROMFS region. Ours is one blank sector, the runtime's last.
+_ROMFS_SECTORS = 1
 
 # Every region a board must have, with the least number of sectors its user works with.
 REGIONS: Mapping[str, int] = {
@@ -35,7 +43,7 @@ REGIONS: Mapping[str, int] = {
 
 # table, key, constant in tidemark_board.py, least value, greatest value
 _NUMBERS: tuple[tuple[str, str, str, int, int], ...] = (
-    ("watchdog", "timeout_ms", "WATCHDOG_MS", 100, 8_388),
+    ("watchdog", "timeout_ms", "WATCHDOG_MS", 100, _MAX_MS),
     ("trial", "hold_ms", "TRIAL_HOLD_MS", 1, _MAX_MS),
     ("trial", "limit_ms", "TRIAL_LIMIT_MS", 1, _MAX_MS),
     ("trial", "backoff_ms", "TRIAL_BACKOFF_MS", 0, _MAX_MS),
@@ -71,9 +79,15 @@ class Region:
 
 @dataclass(frozen=True)
 class Board:
-    """A board as its board.toml describes it; `constants` are the numbers by firmware name."""
+    """A board as its board.toml describes it; `constants` are the numbers by firmware name.
+
+    `label`: the name for people. `radio`: `none`, or the driver that the image needs.
+    """
 
     name: str
+    chip: Chip
+    label: str
+    radio: str
     flash_size: int
     sector: int
     page: int
@@ -100,7 +114,7 @@ def parse_board(data: bytes) -> Board:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BoardFileError("syntax", str(error)) from error
     top = cast("dict[str, object]", document)
-    known = {"name", "flash", "regions", *(row[0] for row in _NUMBERS)}
+    known = {"name", "chip", "label", "radio", "flash", "regions", *(row[0] for row in _NUMBERS)}
     _only(top, known, "board.toml")
 
     name = top.get("name")
@@ -109,23 +123,58 @@ def parse_board(data: bytes) -> Board:
     if not (name.isascii() and name.isidentifier() and len(name) <= _MAX_NAME):
         raise BoardFileError("name", f"name must be an identifier of at most {_MAX_NAME} letters")
 
+    chip = CHIPS[_word(top, "chip", None, tuple(CHIPS))]
+    radio = _word(top, "radio", _RADIOS[0], _RADIOS)
+    label = top.get("label", name)
+    if not isinstance(label, str):
+        raise BoardFileError("type", "label must be a string")
+    if not label.isascii() or not label.isprintable() or len(label) > _MAX_LABEL or '"' in label:
+        raise BoardFileError("name", f"label must be at most {_MAX_LABEL} plain characters")
+
     flash = _table(top, "flash")
     _only(flash, {"size", "sector", "page"}, "[flash]")
-    size = _number(flash, "flash", "size", 4096, MAX_FLASH)
+    size = _number(flash, "flash", "size", 4096, chip.flash_max)
     sector = _number(flash, "flash", "sector", 256, 65_536)
     page = _number(flash, "flash", "page", 1, 4096)
     if size % sector:
         raise BoardFileError("misaligned", "flash.size is not a whole number of sectors")
     if sector % page:
         raise BoardFileError("misaligned", "flash.sector is not a whole number of pages")
-    return Board(
+    board = Board(
         name=name,
+        chip=chip,
+        label=label,
+        radio=radio,
         flash_size=size,
         sector=sector,
         page=page,
         regions=_regions(_table(top, "regions"), size, sector),
         constants=_constants(top),
     )
+    _check_chip(board)
+    return board
+
+
+def _check_chip(board: Board) -> None:
+    watchdog = board.constants["WATCHDOG_MS"]
+    if watchdog > board.chip.watchdog_max_ms:
+        raise BoardFileError(
+            "range",
+            f"watchdog.timeout_ms: {board.chip.name} takes at most {board.chip.watchdog_max_ms}",
+        )
+    if board.chip.port != "rp2":
+        return
+    # The boot ROM starts the first byte; rp2.Flash hands out what lies above the runtime.
+    runtime = board.regions["runtime"]
+    if runtime.offset:
+        raise BoardFileError("misplaced", "regions.runtime must begin at 0 on this chip")
+    room = runtime.size - _ROMFS_SECTORS * board.sector
+    if board.constants["RUNTIME_MAX"] > room:
+        raise BoardFileError(
+            "range",
+            f"limits.runtime_max must be at most {room:#x}: the last sector of regions.runtime "
+            "stays blank",
+        )
 
 
 def _regions(table: Mapping[str, object], flash_size: int, sector: int) -> dict[str, Region]:
@@ -173,6 +222,19 @@ def _constants(top: Mapping[str, object]) -> dict[str, int]:
     if constants["TRIAL_HOLD_MS"] > constants["TRIAL_LIMIT_MS"]:
         raise BoardFileError("range", "trial.hold_ms is above trial.limit_ms: no trial could pass")
     return constants
+
+
+def _word(
+    top: Mapping[str, object], key: str, default: str | None, allowed: tuple[str, ...]
+) -> str:
+    value = top.get(key, default)
+    if value is None:
+        raise BoardFileError("missing", f"{key} is not there")
+    if not isinstance(value, str):
+        raise BoardFileError("type", f"{key} must be a string")
+    if value not in allowed:
+        raise BoardFileError("range", f"{key} must be one of {', '.join(allowed)}")
+    return value
 
 
 def _table(top: Mapping[str, object], name: str) -> dict[str, object]:
@@ -226,3 +288,19 @@ def generate_board_module(board: Board, runtime: str = "") -> str:
         *(f"{name} = {value}" for name, value in board.constants.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def generate_header(board: Board) -> str:
+    """Return the C header `tidemark_board.h` of an rp2 board: its label and its flash map."""
+    storage = board.flash_size - board.regions["runtime"].end
+    return (
+        f"// Made from the board.toml of {board.name}. Change that file.\n"
+        f'#define MICROPY_HW_BOARD_NAME "{board.label}"\n'
+        "// All above the runtime's region belongs to Tidemark: rp2.Flash(start=0) is there.\n"
+        f"#define MICROPY_HW_FLASH_STORAGE_BYTES ({storage})\n"
+        "// VfsRom exists only where this is not 0. The runtime's last sector; it stays blank.\n"
+        f"#define MICROPY_HW_ROMFS_BYTES ({_ROMFS_SECTORS * board.sector})\n"
+        f"#if PICO_FLASH_SIZE_BYTES != {board.flash_size}\n"
+        "#error board.toml and pico-sdk disagree about the size of the flash\n"
+        "#endif\n"
+    )

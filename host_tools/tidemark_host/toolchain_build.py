@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_cache as cache
-from tidemark_host.boardfile import generate_board_module, load_board
+from tidemark_host.boardfile import Board, generate_board_module, load_board
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
 from tidemark_host.toolchain_native import host_march, native_modules, native_parts
 
@@ -41,6 +41,31 @@ def firmware_dir() -> Path:
     """Return the firmware to build and test: TIDEMARK_FIRMWARE (mutants set it), else ours."""
     named = os.environ.get("TIDEMARK_FIRMWARE")
     return Path(named).resolve() if named else REPO / "firmware"
+
+
+def board_of(name: str) -> Board:
+    """Return the board of boards/<name>. Raises ToolchainError `unknown-board`, BoardFileError."""
+    path = REPO / "boards" / name / "board.toml"
+    if not name.isidentifier() or not path.is_file():
+        known = ", ".join(sorted(path.parent.name for path in REPO.glob("boards/*/board.toml")))
+        raise ToolchainError("unknown-board", f"no boards/{name}/board.toml; there are: {known}")
+    return load_board(path)
+
+
+def checkout_identity(tree: Path) -> str:
+    """Return what names the content of a git checkout and its submodules, wherever it lies.
+
+    Of a tree without git it is the path: changes there are the user's to clean up after.
+    """
+    if not shutil.which("git") or not (tree / ".git").exists():
+        return str(tree)
+    asked = [
+        ("rev-parse", "HEAD"),
+        ("submodule", "status"),
+        ("status", "--porcelain"),
+        ("diff", "HEAD", "--submodule=diff"),
+    ]
+    return cache.digest(*(run(["git", "-C", tree, *words], why="asking git") for words in asked))
 
 
 def source_dir() -> Path:
@@ -119,7 +144,7 @@ def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
     Raises ToolchainError with the compiler's last lines when the firmware does not compile.
     """
     firmware = firmware_dir()
-    definition = load_board(REPO / "boards" / board / "board.toml")
+    definition = board_of(board)
     generated = generate_board_module(definition)
     source = source_dir()
     for _ in range(5):
@@ -173,9 +198,9 @@ def frozen_parts(firmware: Path) -> list[bytes | str]:
 
 
 def stage_frozen(
-    name: str, firmware: Path, generated: str, umqtt: Path, march: str | None = None
+    name: str | Path, firmware: Path, generated: str, umqtt: Path, march: str | None = None
 ) -> Path:
-    """Copy what is frozen into the cache folder `name`, and return the folder.
+    """Copy what is frozen into the cache folder `name` (or a path), and return the folder.
 
     march: the processor to put native modules in for, None for none. With new time stamps: the
     freezer compares times, not contents.
@@ -239,24 +264,6 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
     shutil.copy2(build / "micropython", fresh)
     fresh.rename(target)
     say(f"runtime of {board} built in {time.monotonic() - began:.1f} s")
-
-
-def firmware_image(board: str, mpy_cross: Path, umqtt: Path) -> str:
-    """Put the image of `board` under build/ and return its size report."""
-    if not (REPO / "boards" / board / "board.toml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in REPO.glob("boards/*/board.toml")))
-        raise ToolchainError("unknown-board", f"no boards/{board}/board.toml; there are: {known}")
-    image = build_runtime(board, mpy_cross, umqtt)
-    out = REPO / "build" / board / "micropython"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_suffix(".new")
-    shutil.copy2(image, fresh)
-    fresh.rename(out)
-    frozen = sum(len(part) for part in frozen_parts(firmware_dir())[1::2])
-    return (
-        f"{out.relative_to(REPO)}: {out.stat().st_size} bytes, of which the base is made from "
-        f"{frozen} bytes of Python. A program of this machine has no flash limit to meet."
-    )
 
 
 def _need_build_tools() -> None:

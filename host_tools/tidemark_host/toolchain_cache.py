@@ -66,6 +66,11 @@ def full_digest(*parts: bytes | str) -> str:
     return sha.hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """Return the SHA-256 (64 hex digits) of these bytes, as sha256sum prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def tree_digest(root: Path, suffix: str = "") -> str:
     """Return the digest of the files under `root` whose names end in `suffix`: names, bytes."""
     parts: list[bytes | str] = []

@@ -1,4 +1,4 @@
-"""Firmware images for RP2040 boards: MicroPython's rp2 port with our base frozen in.
+"""Firmware images for RP2040 and RP2350 boards: MicroPython's rp2 port with our base frozen in.
 
 The compiler is Debian's cross compiler; pico-sdk and tinyusb are Debian source packages, unpacked
 privately. The C part is compiled once; a change in firmware/ costs one freeze and one link. The
@@ -7,12 +7,14 @@ result is content-addressed, so that a mutated firmware never serves for the rea
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-import struct
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache as remember
 from pathlib import Path
@@ -20,7 +22,8 @@ from pathlib import Path
 from tidemark_host import toolchain_apt as apt
 from tidemark_host import toolchain_build as build
 from tidemark_host import toolchain_cache as cache
-from tidemark_host.boardfile import Board, generate_board_module, load_board
+from tidemark_host import uf2_file
+from tidemark_host.boardfile import Board, generate_board_module, generate_header
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
 from tidemark_host.toolchain_native import native_parts
 
@@ -30,59 +33,110 @@ _SOURCES = {"pico-sdk-source": "2.1.1", "tinyusb-source": "0.18.0"}
 _PARTS = ("drivers", "extmod", "lib", "mpy-cross", "ports/rp2", "py", "shared", "tools")
 _COMPILER = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "libstdc++-arm-none-eabi-newlib")
 _CROSS = "arm-none-eabi-"
-_MARCH = "armv6m"
-_RECIPE = "2"
-
-_XIP_BASE = 0x10000000
-_UF2_MAGIC = (0x0A324655, 0x9E5D5157, 0x0AB16F30)
-_UF2_FAMILY_PRESENT = 0x00002000
-_UF2_RP2040 = 0xE48BFF56
-_UF2_PAYLOAD = 256
+_FACTS = "facts.json"
+_SOURCE_RECIPE = "2"
+_RECIPE = "4"
+# What a radio needs of MicroPython's tree, by its driver's name in board.toml.
+_RADIO_PARTS = {"cyw43": ("lib/cyw43-driver/src/cyw43.h", "lib/lwip/src/include/lwip/opt.h")}
 
 
 @dataclass(frozen=True)
 class Firmware:
-    """A built image. `size`: bytes of flash from its start; `heap`: bytes left to Python."""
+    """A built image. `size`: bytes of flash from its start; `heap`: bytes left to Python.
+
+    `runtime`: SHA-256 (hex) over all that it is built from, which the board reports. `modules`:
+    bytes of flash by frozen module, the largest first.
+    """
 
     uf2: Path
     size: int
     heap: int
+    runtime: str
+    modules: tuple[tuple[str, int], ...]
 
 
 def is_rp2(board: str) -> bool:
     """Return True for a board that has an image of the rp2 port."""
-    return (REPO / "boards" / board / "mpconfigboard.cmake").is_file()
+    return build.board_of(board).chip.port == "rp2"
 
 
 def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     """Return the image of `board` for the firmware as it is now; build it when there is none.
 
-    Raises ToolchainError: `firmware-size` for an image above the limit of board.toml, and others
-    with the last lines of what failed. Safe to call from several processes at once.
+    Raises ToolchainError: `firmware-size`, `firmware-heap` for an image against the limits of
+    board.toml; `radio-driver` for a board whose radio needs MICROPY_DIR; and others with the last
+    lines of what failed. Safe to call from several processes at once.
     """
     folder = REPO / "boards" / board
-    described = load_board(folder / "board.toml")
+    described = build.board_of(board)
+    need_radio(described)
     sources = build.firmware_dir()
     tree = source_tree()
     _need_cross_compiler()
     for _ in range(5):
         key = _key(folder, described, sources, tree, umqtt)
         target = cache_dir() / "firmware" / key[:16]
-        if (target / "sizes").is_file():
+        if (target / _FACTS).is_file():
             os.utime(target)
             return _built(target, described)
         with cache.lock("firmware"):
-            if (target / "sizes").is_file():
+            if (target / _FACTS).is_file():
                 return _built(target, described)
             generated = generate_board_module(described, key)
-            stage = build.stage_frozen(f"stage-{board}", sources, generated, umqtt, _MARCH)
+            march = described.chip.march
+            stage = build.stage_frozen(f"stage-{board}", sources, generated, umqtt, march)
             # The copy is what gets built: an editor may have saved a file since the key was made.
             if _key(folder, described, stage / "firmware", tree, umqtt) != key:
                 continue
-            _compile(folder, tree, stage, mpy_cross, target)
+            work = cache_dir() / f"build-{board}-{cache.digest(_RECIPE, str(tree), str(folder))}"
+            elf = _compile(described, folder, tree, stage, mpy_cross, work)
+            _keep(described, elf, stage, key, target)
             build.prune(target)
             return _built(target, described)
     raise ToolchainError("firmware-changes", f"{sources} keeps changing while it is built")
+
+
+def built_twice(board: str, mpy_cross: Path, umqtt: Path) -> tuple[str, str]:
+    """Build the image twice from nothing, each time in new folders; return both SHA-256 (hex).
+
+    Nothing compiled before is used, and nothing is kept. Raises ToolchainError as `firmware`.
+    """
+    folder = REPO / "boards" / board
+    described = build.board_of(board)
+    need_radio(described)
+    tree = source_tree()
+    _need_cross_compiler()
+    sources = build.firmware_dir()
+    key = _key(folder, described, sources, tree, umqtt)
+    digests: list[str] = []
+    for prefix in ("tidemark-first-", "tidemark-once-more-"):
+        with tempfile.TemporaryDirectory(prefix=prefix) as name:
+            place = Path(name).resolve()
+            generated = generate_board_module(described, key)
+            march = described.chip.march
+            stage = build.stage_frozen(place / "stage", sources, generated, umqtt, march)
+            elf = _compile(described, folder, tree, stage, mpy_cross, place / "build")
+            image = uf2_file.encode({0: elf.with_suffix(".bin").read_bytes()}, described.chip)
+            digests.append(cache.bytes_digest(image))
+    return digests[0], digests[1]
+
+
+def need_radio(board: Board) -> None:
+    """Raise ToolchainError `radio-driver` where the sources lack what the board's radio needs."""
+    parts = _RADIO_PARTS.get(board.radio, ())
+    named = os.environ.get("MICROPY_DIR")
+    tree = Path(named).expanduser().resolve() if named else None
+    missing = [part for part in parts if tree is None or not (tree / part).is_file()]
+    if not missing:
+        return
+    submodules = ", ".join("/".join(part.split("/")[:2]) for part in missing)
+    where = f"{tree} lacks {submodules}" if tree else "no package has its driver"
+    raise ToolchainError(
+        "radio-driver",
+        f"the radio of {board.name} is a {board.radio.upper()}, and {where}. Set MICROPY_DIR to a "
+        f"git checkout of MicroPython {build.MICROPYTHON}, after `make -C ports/rp2 "
+        f"BOARD=RPI_PICO{'2' if board.chip.name == 'rp2350' else ''}_W submodules` there",
+    )
 
 
 def _key(folder: Path, board: Board, sources: Path, tree: Path, umqtt: Path) -> str:
@@ -90,42 +144,49 @@ def _key(folder: Path, board: Board, sources: Path, tree: Path, umqtt: Path) -> 
     fetched = tree.is_relative_to(cache_dir())
     return cache.full_digest(
         _RECIPE,
-        f"{build.MICROPYTHON} {_SOURCES}" if fetched else str(tree),
+        f"{build.MICROPYTHON} {_SOURCES}" if fetched else build.checkout_identity(tree),
         _compiler_version(),
         cache.tree_digest(folder),
         (REPO / "manifest.py").read_bytes(),
         generate_board_module(board),
         cache.tree_digest(umqtt, ".py"),
-        *native_parts(_MARCH),
+        *native_parts(board.chip.march),
         *build.frozen_parts(sources),
     )
 
 
 def _built(target: Path, board: Board) -> Firmware:
-    size, heap = (int(word) for word in (target / "sizes").read_text().split())
-    limit = board.constants["RUNTIME_MAX"]
+    facts = json.loads((target / _FACTS).read_text())
+    size, heap = facts["size"], facts["heap"]
+    limit, least = board.constants["RUNTIME_MAX"], board.constants["HEAP"]
     if size > limit:
         raise ToolchainError(
             "firmware-size", f"the image of {board.name} has {size} bytes, the limit is {limit}"
         )
-    return Firmware(target / "firmware.uf2", size, heap)
+    if heap < least:
+        raise ToolchainError(
+            "firmware-heap", f"the image of {board.name} leaves {heap} bytes of heap, not {least}"
+        )
+    modules = tuple((name, count) for name, count in facts["modules"])
+    return Firmware(target / "firmware.uf2", size, heap, facts["runtime"], modules)
 
 
-def firmware_image(board: str, mpy_cross: Path, umqtt: Path) -> str:
-    """Put the image of `board` under build/ and return its size report."""
-    image = firmware(board, mpy_cross, umqtt)
-    described = load_board(REPO / "boards" / board / "board.toml")
-    out = REPO / "build" / board / "firmware.uf2"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_suffix(".new")
-    shutil.copy2(image.uf2, fresh)
-    fresh.rename(out)
-    limit = described.constants["RUNTIME_MAX"]
-    return (
-        f"{out.relative_to(REPO)}: {image.size} of {limit} bytes of flash "
-        f"({100 * image.size / limit:.1f} %), {limit - image.size} free; "
-        f"{image.heap} bytes of heap for Python"
-    )
+def _keep(board: Board, elf: Path, stage: Path, key: str, target: Path) -> None:
+    """Put image and facts of a finished build where `firmware` finds them, whole or not at all."""
+    binary = elf.with_suffix(".bin").read_bytes()
+    facts = {
+        "size": len(binary),
+        "heap": _heap(elf),
+        "runtime": key,
+        "modules": _modules(elf, (elf.parent / "frozen_mpy", stage / "generated" / "native")),
+    }
+    fresh = target.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (fresh / "firmware.uf2").write_bytes(uf2_file.encode({0: binary}, board.chip))
+    (fresh / _FACTS).write_text(json.dumps(facts))
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
 
 
 def source_tree() -> Path:
@@ -143,7 +204,7 @@ def source_tree() -> Path:
             "pico-sdk", f"{source} lacks lib/pico-sdk or lib/tinyusb: fetch these submodules"
         )
     pins = [f"{name} {pin}" for name, pin in _SOURCES.items()]
-    key = cache.digest(_RECIPE, str(source), build.MICROPYTHON, _SUITE, *pins)
+    key = cache.digest(_SOURCE_RECIPE, str(source), build.MICROPYTHON, _SUITE, *pins)
 
     def make(folder: Path) -> None:
         _fetch_sdk(folder / ".fetch")
@@ -198,11 +259,13 @@ def _compiler_version() -> str:
     return run(argv, why="trying the cross compiler", timeout_s=20).strip()
 
 
-def _compile(folder: Path, tree: Path, stage: Path, mpy_cross: Path, target: Path) -> None:
-    board = folder.name
-    work = cache_dir() / f"build-{board}-{cache.digest(_RECIPE, str(tree), str(folder))}"
-    first = not (work / "firmware.elf").exists()
-    say(f"building the firmware of {board}" + (" (the first one takes a minute)" if first else ""))
+def _compile(
+    board: Board, folder: Path, tree: Path, stage: Path, mpy_cross: Path, work: Path
+) -> Path:
+    """Build in the folder `work` and return the ELF file; firmware.bin is beside it."""
+    elf = work / "firmware.elf"
+    note = "" if elf.exists() else " (from nothing it takes a minute)"
+    say(f"building the firmware of {board.name}{note}")
     began = time.monotonic()
     env = {
         **build.ENV,
@@ -212,6 +275,7 @@ def _compile(folder: Path, tree: Path, stage: Path, mpy_cross: Path, target: Pat
         # Assertions name their source file: the same bytes wherever the tree is.
         "CFLAGS": f"-ffile-prefix-map={tree}=. -ffile-prefix-map={work}=.",
     }
+    definition = _define(board, folder, work / "board")
     run(
         [
             "cmake",
@@ -220,29 +284,62 @@ def _compile(folder: Path, tree: Path, stage: Path, mpy_cross: Path, target: Pat
             "-DPICO_BUILD_DOCS=0",
             # The UF2 file is made here, so that picotool is no part of the build.
             "-DPICO_NO_PICOTOOL=1",
-            f"-DMICROPY_BOARD={board}",
-            f"-DMICROPY_BOARD_DIR={folder}",
+            f"-DMICROPY_BOARD={board.name}",
+            f"-DMICROPY_BOARD_DIR={definition}",
             f"-DMICROPY_FROZEN_MANIFEST={folder / 'manifest.py'}",
             f"-DMICROPY_LIB_DIR={stage / 'lib'}",
             f"-DMICROPY_MANIFEST_FIRMWARE={stage / 'firmware'}",
             f"-DMICROPY_MANIFEST_GENERATED={stage / 'generated'}",
             f"-DMICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
         ],
-        why=f"configuring the firmware of {board}",
+        why=f"configuring the firmware of {board.name}",
         env=env,
     )
     # Frozen objects of another firmware must not survive: names are all the freezer looks at.
     shutil.rmtree(work / "frozen_mpy", ignore_errors=True)
-    run(["ninja", "-C", work], why=f"building the firmware of {board}", env=env)
-    binary = (work / "firmware.bin").read_bytes()
-    fresh = target.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    (fresh / "firmware.uf2").write_bytes(uf2(binary))
-    (fresh / "sizes").write_text(f"{len(binary)} {_heap(work / 'firmware.elf')}\n")
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    say(f"firmware of {board} built in {time.monotonic() - began:.1f} s")
+    run(["ninja", "-C", work], why=f"building the firmware of {board.name}", env=env)
+    say(f"firmware of {board.name} built in {time.monotonic() - began:.1f} s")
+    return elf
+
+
+def _define(board: Board, folder: Path, target: Path) -> Path:
+    """Lay the board's definition out for MicroPython's build: its files, and what board.toml says.
+
+    Files that stay the same keep their time stamps: they are not compiled again.
+    """
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    files["tidemark_board.h"] = generate_header(board).encode()
+    target.mkdir(parents=True, exist_ok=True)
+    for path in target.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, content in files.items():
+        path = target / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
+    return target
+
+
+def _modules(elf: Path, frozen: Iterable[Path]) -> list[tuple[str, int]]:
+    """Return (frozen module, bytes of flash), the largest first, by the symbols of its code.
+
+    frozen: folders with the modules' .mpy files. Names and strings that several share are not
+    counted.
+    """
+    paths = [
+        str(path.relative_to(folder).with_suffix(""))
+        for folder in frozen
+        for path in folder.rglob("*.mpy")
+    ]
+    # The freezer names what belongs to a module after it, with other characters as "_".
+    names = {re.sub(r"\W", "_", path): path for path in paths}
+    sizes = dict.fromkeys(paths, 0)
+    known = "|".join(sorted(names, key=len, reverse=True))
+    pattern = re.compile(rf"^[0-9a-f]+ ([0-9a-f]+) \w \w+?_({known})(?:_|$)")
+    for line in run([f"{_CROSS}nm", "-S", elf], why="reading the sizes of modules").splitlines():
+        if match := pattern.match(line):
+            sizes[names[match[2]]] += int(match[1], 16)
+    return sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _heap(elf: Path) -> int:
@@ -259,42 +356,16 @@ def _heap(elf: Path) -> int:
 
 
 def uf2(binary: bytes, offset: int = 0) -> bytes:
-    """Return `binary`, to be written at `offset` of an RP2040's flash, as a UF2 file.
-
-    Source: Microsoft's UF2 specification; blocks of 256 bytes, as the boot ROM wants them.
-    """
-    start0, start1, end = _UF2_MAGIC
-    count = -(-len(binary) // _UF2_PAYLOAD)
-    blocks: list[bytes] = []
-    for number in range(count):
-        part = binary[number * _UF2_PAYLOAD : (number + 1) * _UF2_PAYLOAD]
-        address = _XIP_BASE + offset + number * _UF2_PAYLOAD
-        head = (start0, start1, _UF2_FAMILY_PRESENT, address, _UF2_PAYLOAD, number, count)
-        blocks.append(
-            struct.pack("<8I", *head, _UF2_RP2040)
-            + part.ljust(476, b"\0")
-            + struct.pack("<I", end)
-        )
-    return b"".join(blocks)
+    """Return `binary`, to be written at `offset` of an RP2040's flash, as a UF2 file."""
+    return uf2_file.encode({offset: binary})
 
 
 def flash_of(image: bytes) -> dict[int, bytes]:
     """Return flash offset: content, for each block of a UF2 file of an RP2040.
 
-    Raises ToolchainError `uf2` for anything else.
+    Raises ToolchainError `uf2` or `wrong-chip` for anything else.
     """
-    start0, start1, end = _UF2_MAGIC
-    if not image or len(image) % 512:
-        raise ToolchainError("uf2", "not a UF2 file: its size is no multiple of 512")
-    parts: dict[int, bytes] = {}
-    for at in range(0, len(image), 512):
-        block = image[at : at + 512]
-        first, second, flags, address, size, _, _, family = struct.unpack_from("<8I", block)
-        if (first, second) != (start0, start1) or block[508:] != struct.pack("<I", end):
-            raise ToolchainError("uf2", f"not a UF2 block at byte {at}")
-        if not flags & _UF2_FAMILY_PRESENT or family != _UF2_RP2040:
-            raise ToolchainError("uf2", "a UF2 file, but not for an RP2040")
-        if size > 476 or not _XIP_BASE <= address < _XIP_BASE + 0x1000000:
-            raise ToolchainError("uf2", f"block at byte {at}: {size} bytes at {address:#x}")
-        parts[address - _XIP_BASE] = block[32 : 32 + size]
-    return parts
+    try:
+        return uf2_file.decode(image)
+    except uf2_file.Uf2Error as error:
+        raise ToolchainError(error.code, str(error)) from error

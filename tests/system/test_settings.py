@@ -1,4 +1,4 @@
-"""An image's settings on a virtual board, end to end: broker, gateway process, wire.
+"""An image's settings, end to end: broker, gateway process, wire.
 
 What crossed the wire is opened here with cbor2 and `cryptography` alone, by RFC 9052 and
 docs/protocol.md: nothing of ours judges its own work.
@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from tidemark_host.demo.site import Site, until
+from tidemark_host.hil.site import Site
 
 ENCRYPT0, MAC0, SIGN1 = 16, 17, 18
 READINGS = 12
@@ -27,7 +27,7 @@ async def run(site: Site, **settings: object) -> list[dict[str, Any]]:
     """Run a board until all its readings were accepted; returns them as they went upstream."""
     image = await asyncio.to_thread(site.image, "first", **settings, readings_max=READINGS)
     await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
-    await until("all readings arrive", lambda: len(site.readings()) >= READINGS)
+    await site.until("all readings arrive", lambda: len(site.readings()) >= READINGS)
     rows = site.readings()
     assert len({(row["epoch"], row["index"]) for row in rows}) == len(rows) == READINGS
     # No counter twice (I1), whether it stands in the payload or in the IV.
@@ -67,9 +67,9 @@ def seen_on_the_wire(site: Site, bodies: list[Any]) -> int:
 
 
 async def test_confidential_readings_cross_the_wire_as_encrypt0_and_unreadable(
-    empty_site: Site,
+    blank_site: Site,
 ) -> None:
-    site = empty_site
+    site = blank_site
     rows = await run(site, confidential=True)
     assert {row["tags"]["trust"] for row in rows} == {"mac"}
     keys = sessions(site)
@@ -98,9 +98,9 @@ async def test_confidential_readings_cross_the_wire_as_encrypt0_and_unreadable(
 
 
 async def test_readings_of_a_board_that_signs_prove_their_origin_to_anybody(
-    empty_site: Site,
+    blank_site: Site,
 ) -> None:
-    site = empty_site
+    site = blank_site
     rows = await run(site, integrity="sign")
     assert {row["tags"]["trust"] for row in rows} == {"signature"}
     public = Ed25519PublicKey.from_public_bytes(site.public)
@@ -119,9 +119,9 @@ async def test_readings_of_a_board_that_signs_prove_their_origin_to_anybody(
     same(rows, bodies)
 
 
-async def test_readings_without_a_setting_are_authenticated_and_readable(empty_site: Site) -> None:
+async def test_readings_without_a_setting_are_authenticated_and_readable(blank_site: Site) -> None:
     # The search that finds nothing of confidential readings finds these.
-    site = empty_site
+    site = blank_site
     rows = await run(site)
     messages = sent(site)
     assert {message.tag for _, message, _ in messages} == {MAC0}

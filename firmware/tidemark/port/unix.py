@@ -393,6 +393,10 @@ def catch(on):
     _flags[_HELD] = _flags[_KEPT] = 0
 
 
+def listen():
+    """The last act of _boot.py: here unix_repl lets no Ctrl-C in before that."""
+
+
 def kbd_intr(on):
     """Bracket what Ctrl-C must not cut: `kbd_intr(False)` keeps it, `kbd_intr(True)` raises it."""
     if not on:

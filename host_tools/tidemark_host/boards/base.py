@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tidemark_host.boards.repl import Repl
 
 
+# Codes of what the host side could not do: they say nothing about the board's firmware.
+INFRASTRUCTURE = frozenset({"absent", "busy", "closed", "flasher", "port", "power", "runtime"})
+
+
 class BoardError(Exception):
     """A board that cannot do what was asked. `code` is short and stable."""
 
@@ -41,7 +45,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Violation:
-    """A flash access against the chip's rules; `code` is `bounds`, `align` or `overwrite`."""
+    """A flash access against the chip's rules; `code` is `bounds`, `align`, `overwrite` or, of a
+    program whose data lies in the flash itself, `source`."""
 
     time: float
     kind: str
@@ -127,7 +132,8 @@ class Board(AbstractContextManager["Board", None], Protocol):
     def power_off(self) -> None: ...
 
     def reset(self) -> None:
-        """Reset as the reset pin does: the cause is `reset`, the marker register survives."""
+        """Reset as the reset pin does: the cause is `reset`. The marker register survives where
+        the chip's does: not on an RP2040."""
         ...
 
     def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:

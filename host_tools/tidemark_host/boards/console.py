@@ -84,8 +84,10 @@ class _Peer:
 class Console:
     """The host's end of the serial line. Runs within the selector loop of its board's thread."""
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, selector: selectors.BaseSelector, raw: bool = False) -> None:
+        """`raw`: a line that carries no text: no log, and its bytes as they are."""
         self.log = ConsoleLog()
+        self._raw = raw
         self._selector = selector
         self._board: socket.socket | None = None
         self._last = 0  # the byte printed last
@@ -155,8 +157,9 @@ class Console:
                 return
             if not data:
                 return
-            self.log.add(data)
-            data = self._cook(data)
+            if not self._raw:
+                self.log.add(data)
+                data = self._cook(data)
             if self.look() and self._pty is not None:
                 self._pty.write(data)
             for client in list(self._clients):

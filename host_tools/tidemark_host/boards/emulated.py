@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from tidemark_host import toolchain
+from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError, BoardTimeout
-from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip
+from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip, with_runtime
 from tidemark_host.boards.repl import text
 from tidemark_host.romfs import pack
+from tidemark_host.toolchain_cache import REPO
 from tidemark_host.toolchain_rp2 import flash_of
 
-# Where modules under test are put: the region of the file system, which the image does not mount.
-BENCH_OFFSET = 0x126000
-BENCH_SIZE = 0x0DA000
+# Where modules under test are put: a slot, which a board that is not provisioned leaves alone.
+_BENCH_REGION = load_board(REPO / "boards" / "TIDEMARK_PICO" / "board.toml").regions["slot_b"]
+BENCH_OFFSET = _BENCH_REGION.offset
+BENCH_SIZE = _BENCH_REGION.size
 _XIP_BASE = 0x10000000
 _MAX_OUTPUT = 1 << 20
 _RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
@@ -29,7 +32,11 @@ _MOUNT = f"""
 import sys, uctypes, vfs
 vfs.mount(vfs.VfsRom(uctypes.bytearray_at({_XIP_BASE + BENCH_OFFSET}, %d)), "/bench")
 sys.path.insert(0, "/bench")
-del sys, uctypes, vfs
+# The base's timer would be part of what is measured. The watchdog that it feeds is off here.
+from tidemark.port import rp2
+for timer in rp2._timers:
+    timer.deinit()
+del sys, uctypes, vfs, rp2, timer
 """
 # Runs on the board beside the job; its cost outside of the two marks does not count.
 _BENCH = f"""
@@ -100,16 +107,25 @@ class EmulatedPico:
     Nothing of it runs in the background: emulated time stands still between two calls.
     """
 
-    def __init__(self, uf2: Path, flash: Mapping[int, bytes] | None = None) -> None:
-        """Power on and wait for the REPL. `flash`: content by offset, put there before.
+    def __init__(
+        self, uf2: Path, flash: Mapping[int, bytes] | None = None, *, watchdog: bool = True
+    ) -> None:
+        """Power on and wait for the REPL. `flash`: content by offset, put there before;
+        with a part at 0 it is all of it.
 
-        Raises BoardTimeout when no prompt comes within 5 emulated seconds.
+        `watchdog`: False for one that never bites. Raises BoardTimeout when no prompt comes
+        within 5 emulated seconds.
         """
-        self.chip = Chip({**flash_of(uf2.read_bytes()), **(flash or {})})
+        runtime = with_runtime(b"", flash_of(uf2.read_bytes()))
+        content = flash if flash and 0 in flash else {0: runtime, **(flash or {})}
+        self._begin(Chip(content, watchdog=watchdog))
+        self._wait(b">>> ", 5.0, "the REPL's prompt")
+
+    def _begin(self, chip: Chip) -> None:
+        self.chip = chip
         self.chip.on_byte = self._on_byte
         self._wanted: bytes | None = None
         self._output = bytearray()
-        self._wait(b">>> ", 5.0, "the REPL's prompt")
         self._raw = False
 
     @property
@@ -212,7 +228,8 @@ def measure(
     end = min((at for at in content if at > BENCH_OFFSET), default=BENCH_OFFSET + BENCH_SIZE)
     if len(image) > end - BENCH_OFFSET:
         raise BoardError("too-big", f"{len(image)} bytes of modules, {end - BENCH_OFFSET} fit")
-    pico = EmulatedPico(uf2 or toolchain.firmware("TIDEMARK_PICO"), content)
+    built = uf2 or toolchain.firmware("TIDEMARK_PICO")
+    pico = EmulatedPico(built, content, watchdog=False)
     marks: list[tuple[int, int]] = []
     pico.chip.on_mark = lambda value: marks.append((value, pico.cycles))
     pico.exec(_MOUNT % len(image))

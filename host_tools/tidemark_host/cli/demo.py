@@ -10,8 +10,10 @@ from pathlib import Path
 import click
 import rich_click
 
-from tidemark_host.demo import site, steps
+from tidemark_host.demo import steps
 from tidemark_host.demo.show import Failed, Show
+from tidemark_host.hil import site
+from tidemark_host.hil.targets import VirtualTarget
 
 
 @rich_click.command()
@@ -49,7 +51,7 @@ def command(as_json: bool, keep: Path | None, broker: str, only: int | None) -> 
 async def run(folder: Path, show: Show, broker: str, only: int | None = None) -> bool:
     """Run the steps in a new `folder`; return whether all hold."""
     planned = steps.STEPS[:only]
-    async with site.Site(folder / "site", broker) as here:
+    async with site.Site(folder / "site", VirtualTarget(), broker) as here:
         try:
             for title, step in planned:
                 with show.step(title):

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import click
 import rich_click
 
-from tidemark_host import provision
+from tidemark_host import discovery, provision
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.repl import Repl
+from tidemark_host.discovery import DiscoveryError
 from tidemark_host.gateway.identity import GatewayIdentity, IdentityError
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import DEFAULT_COHORT, Inventory, InventoryError
@@ -79,7 +80,8 @@ def command(
     cohort: str,
     as_json: bool,
 ) -> None:
-    """Provision the board at PORT (a serial device, a pty, or socket://host:port).
+    """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
+    or a nickname (`tidemark boards`).
 
     The board makes its key, verifies the image in slot A under ROOT and confirms it. Its public
     key goes into the inventory; the private one never leaves it. May be repeated after a cut.
@@ -98,9 +100,11 @@ def command(
     try:
         gateway_key = GatewayIdentity.read_public(state)
         inventory = Inventory(state / INVENTORY)
-        with Repl(port) as console:
+        found = discovery.find(port, discovery.serial_ports(), discovery.read_names())
+        with Repl(found.port) as console:
             born = provision.begin(console)
-            device = inventory.enroll(born.public, born.board, nickname, cohort)
+            name = nickname or found.nickname
+            device = inventory.enroll(born.public, born.board, name, cohort)
             anchors = provision.Anchors(root.read_bytes(), gateway_key)
             answer = provision.finish(console, anchors, link)
             if device.cohort != cohort:
@@ -114,6 +118,8 @@ def command(
     except BoardError as error:
         hint = f"Try: tidemark console {port}" if error.code == "console" else ""
         raise click.ClickException(f"{error}\n{hint}{_PORTS}" if hint else str(error)) from error
+    except DiscoveryError as error:
+        raise click.ClickException(f"{error} ({error.code}){_PORTS}") from error
     except (IdentityError, OSError) as error:
         raise click.ClickException(str(error)) from error
     result = {"id": born.id, "public": born.public.hex(), "board": born.board, **answer}
@@ -166,7 +172,7 @@ def _updates(text: str) -> str:
 
 
 _PORTS = (
-    ", or `mpremote connect list` for the serial ports there are; a virtual board prints its "
+    ", or `tidemark boards` for those that are plugged in; a virtual board prints its "
     "address when `tidemark virtual` switches it on"
 )
 _HINTS = {

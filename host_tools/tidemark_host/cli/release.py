@@ -15,7 +15,7 @@ import rich_click
 from rich.console import Console
 from rich.table import Table
 
-from tidemark_host.cli.release_options import (
+from tidemark_host.cli._release_options import (
     PASSPHRASE,
     as_json,
     check_board,

@@ -1,5 +1,5 @@
 """The main job, end to end, on a virtual board: `tidemark demo`.
 
-`site` holds the parts (board, broker, gateway, repository), `steps` what is done and checked,
-`images` the applications that go wrong on purpose, `show` the table.
+`steps` is what is done and checked, `show` the table. The site it happens on is the bench's,
+`tidemark_host.hil`.
 """

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tidemark_host import protocol
 from tidemark_host.demo.show import Show
-from tidemark_host.demo.site import HOST, Site, until
+from tidemark_host.hil import attack as attacks
+from tidemark_host.hil.site import Site
+from tidemark_host.hil.waiting import until
 
 _READINGS = 200
 _COPIES = 20
@@ -66,14 +66,13 @@ async def attack(site: Site, show: Show) -> None:
     """Replayed, reordered, altered and forged messages change nothing."""
     rows = site.readings()
     sent = site.capture.of(site.id, "telemetry")
-    topic = protocol.topic_up(site.id, "telemetry")
     chance = random.Random(1)
     replayed = sent[-_COPIES:]
     reordered = sent[-2 * _COPIES : -_COPIES]
     chance.shuffle(reordered)
-    altered = [_flip(message, chance) for message in sent[-_COPIES:]]
-    forged = [_forge(site, n) for n in range(_COPIES)]
-    macs = [_forge_mac(site, n) for n in range(_COPIES)]
+    altered = [attacks.flip(message, chance) for message in sent[-_COPIES:]]
+    forged = [attacks.forge_report(site, n) for n in range(_COPIES)]
+    macs = [attacks.forge_reading(site, n) for n in range(_COPIES)]
     site.injected.update(altered, forged, macs)
     before = site.view.counts(site.id)
 
@@ -82,18 +81,18 @@ async def attack(site: Site, show: Show) -> None:
         return sum(now.get(code, 0) - before.get(code, 0) for code in codes)
 
     show.say(f"{_COPIES} each: replayed, reordered, altered by a bit, forged")
-    await _publish(site, topic, [*replayed, *reordered])
+    await attacks.publish(site, "telemetry", [*replayed, *reordered])
     await until("redeliveries counted", lambda: grown("redelivery", "stale") >= 2 * _COPIES)
     show.check(True, f"gateway: {2 * _COPIES} copies counted as redelivery or stale")
-    await _publish(site, topic, altered)
+    await attacks.publish(site, "telemetry", altered)
     refusals = ("mac", "shape", "size", "no-session", "space", "signature")
     await until("altered ones refused", lambda: grown(*refusals) >= _COPIES)
     show.check(True, f"gateway: {_COPIES} altered ones refused")
-    await _publish(site, protocol.topic_up(site.id, "report"), forged)
+    await attacks.publish(site, "report", forged)
     await until("forged ones refused", lambda: grown("signature") >= _COPIES)
     show.check(True, f"gateway: {_COPIES} forged reports refused, reason signature")
     mac = grown("mac")
-    await _publish(site, topic, macs)
+    await attacks.publish(site, "telemetry", macs)
     await until("forged MACs refused", lambda: grown("mac") >= mac + _COPIES)
     show.check(True, f"gateway: {_COPIES} forged readings refused, reason mac")
     count = len(site.readings())
@@ -174,7 +173,7 @@ async def update(site: Site, show: Show) -> None:
 async def rollback(site: Site, show: Show) -> None:
     """Bad releases end with their reason; an outage only delays a good one."""
     former = site.claims()["image-digest"]
-    confirmed = site.slot_bytes("slot_b", 256 * 1024, 0)
+    confirmed = site.slot_bytes("slot_b")
     for fault, version, reasons in (
         ("hangs", "1.2.0", ("deadline", "watchdog")),
         ("crashes", "1.3.0", ("crash",)),
@@ -196,7 +195,7 @@ async def rollback(site: Site, show: Show) -> None:
         back = claims["floor"] == 2 and claims["image-digest"] == former
         show.check(back, "gateway: the former image runs, the floor stayed")
     show.check(
-        confirmed == site.slot_bytes("slot_b", len(confirmed), 0),
+        confirmed == site.slot_bytes("slot_b"),
         "flash: the confirmed slot was not touched",
     )
     image = await asyncio.to_thread(site.image, "v6")
@@ -218,8 +217,8 @@ async def rollback(site: Site, show: Show) -> None:
 
 async def refusals(site: Site, show: Show) -> None:
     """Releases that are not the owner's, not for this board, or not new."""
-    slots = site.slot_bytes("slot_a", 256 * 1024, 0), site.slot_bytes("slot_b", 256 * 1024, 0)
-    from tidemark_host.demo import mirror
+    slots = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
+    from tidemark_host.hil import mirror
 
     for attempt in mirror.ATTEMPTS:
         show.say(attempt.text)
@@ -231,7 +230,7 @@ async def refusals(site: Site, show: Show) -> None:
             )
         show.check(True, f"gateway: the board reports {code}")
         await until("back to current", lambda: _with(site.claims(), update="current"), 60)
-    after = site.slot_bytes("slot_a", 256 * 1024, 0), site.slot_bytes("slot_b", 256 * 1024, 0)
+    after = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
     show.check(slots == after, "flash: neither slot was touched")
 
 
@@ -336,30 +335,6 @@ def _check_once(site: Site, show: Show) -> None:
     show.check(len(keys) == len(set(keys)), f"gateway: {len(keys)} readings, none twice")
 
 
-def _flip(message: bytes, chance: random.Random) -> bytes:
-    at = chance.randrange(len(message))
-    altered = bytearray(message)
-    altered[at] ^= 1 << chance.randrange(8)
-    return bytes(altered)
-
-
-def _forge(site: Site, n: int) -> bytes:
-    """Seal a report in the victim's name with a key of one's own."""
-    epoch = max(epoch for epoch, _ in site.counters())
-    payload = protocol.counted(epoch, 100_000 + n, 2, {})
-    external = protocol.aad("up", site.id, "report", bytes(8))
-    return protocol.sign(Ed25519PrivateKey.generate(), external, payload)
-
-
-def _forge_mac(site: Site, n: int) -> bytes:
-    """Seal a reading under the session's own kid with a key of one's own."""
-    envelope = protocol.open_envelope(site.capture.of(site.id, "telemetry")[-1])
-    epoch = protocol.decode(envelope.payload)[0]
-    payload = protocol.counted(epoch, 200_000 + n, 0, epoch, 200_000 + n, {1: 666})
-    external = protocol.aad("up", site.id, "telemetry", bytes(8))
-    return protocol.seal_mac(bytes(32), protocol.HMAC_64, envelope.kid or b"", external, payload)
-
-
 async def _verify_independently(site: Site) -> str:
     """Run the example for people who write their own gateway on what the wire has shown.
 
@@ -375,12 +350,6 @@ async def _verify_independently(site: Site) -> str:
     )
     out, _ = await process.communicate()
     return out.decode().strip().splitlines()[-1] if process.returncode == 0 else ""
-
-
-async def _publish(site: Site, topic: str, messages: list[bytes]) -> None:
-    async with aiomqtt.Client(HOST, site.broker.port, timeout=10) as client:
-        for message in messages:
-            await client.publish(topic, message, qos=1)
 
 
 async def _next_epoch(site: Site, top: int) -> int:

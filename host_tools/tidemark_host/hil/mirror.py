@@ -14,7 +14,7 @@ from typing import Any
 from tuf.api.metadata import Metadata
 from tuf.api.metadata import Targets as TufTargets  # pyright: ignore[reportPrivateImportUsage]
 
-from tidemark_host.demo.site import BOARD, Site
+from tidemark_host.hil.site import Site
 from tidemark_host.release import KeyStore, Repository, app_path
 
 
@@ -54,9 +54,10 @@ def reopen(site: Site) -> None:
 def _older(site: Site) -> None:
     """The owner's own signature, but an index below the floor."""
     repository = site.repository
-    for index in repository.indices(BOARD):
-        if index > 2:
-            repository.withdraw(BOARD, index)
+    floor = int(site.claims()["floor"])
+    for index in repository.indices(site.definition.name):
+        if index >= floor:
+            repository.withdraw(site.definition.name, index)
     repository.publish()
 
 
@@ -114,9 +115,9 @@ def _strange_targets(site: Site) -> None:
 def _foreign(site: Site) -> None:
     """Rightly signed, newest of all, but made for another board."""
     repository = site.repository
-    index = max(repository.indices(BOARD)) + 1
-    image: Path = repository.target_path(BOARD, index - 1)
-    path = app_path(BOARD, index)
+    index = max(repository.indices(site.definition.name)) + 1
+    image: Path = repository.target_path(site.definition.name, index - 1)
+    path = app_path(site.definition.name, index)
     custom = {
         "board": "OTHER",
         "kind": "app",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.maker import PROLOGUE, SIZE, Maker
+from tests.boards.maker import PROLOGUE, SIZE, Maker
 from tidemark_host.boards.base import Board, BoardError, BoardTimeout
 from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, FrameError, Frames
 from tidemark_host.boards.virtual import PAGE, SECTOR, VirtualBoard

@@ -24,8 +24,8 @@ from tests.conftest import firmware_dir
 from tests.unit.file_server import serve
 from tidemark_host import toolchain
 from tidemark_host.bridge import Bridge
-from tidemark_host.demo.site import until
 from tidemark_host.gateway.broker import Mosquitto
+from tidemark_host.hil.waiting import until
 
 HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.maker import PROLOGUE, SIZE, Maker
+from tests.boards.maker import PROLOGUE, SIZE, Maker
 from tidemark_host.boards.base import BoardTimeout
 from tidemark_host.boards.virtual import VirtualBoard
 

@@ -1,0 +1,317 @@
+# Port of the RP2040: XIP flash in place, watchdog and its scratch registers, ring oscillator.
+# Registers are named as in the RP2040 datasheet, whose sections are given where one is relied on.
+
+import hashlib
+import select
+import sys
+
+import machine
+import micropython
+import rp2
+import uctypes
+
+import tidemark_board
+from tidemark.compat import const, sleep_ms, ticks_ms
+from tidemark.errors import FlashError, StateError, TidemarkError
+
+_XIP_BASE = const(0x10000000)
+_TIMERAWH = const(0x40054024)
+_WATCHDOG_CTRL = const(0x40058000)
+_WATCHDOG_REASON = const(0x40058008)
+_SCRATCH0 = const(0x4005800C)  # 4.7.6: survives resets, but for those of pin RUN and of power
+_ROSC_RANDOMBIT = const(0x4006001C)
+_CHIP_RESET = const(0x40064008)
+
+_CTRL_ENABLE = const(0x40000000)
+_REASON_TIMER = const(1)
+_REASON_FORCE = const(2)
+_HAD_POR = const(0x000100)
+_HAD_RUN = const(0x010000)
+_HAD_PSM_RESTART = const(0x100000)
+
+_BLOCK_COUNT = const(4)  # operations of rp2.Flash.ioctl
+_BLOCK_ERASE = const(6)
+
+_TIMERS_MAX = const(8)
+_CTRL_C = const(3)
+_NO_CHAR = const(-1)
+_BAUD = const(921600)  # of uart1
+_RAW_BYTES = const(64)  # of the ring oscillator, for 32 bytes of output
+_RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
+
+# Bytes of _flags.
+_DEPTH = const(0)  # of kbd_intr(False)
+_KEPT = const(1)  # a Ctrl-C landed in a callback
+_LOOK = const(2)  # one may lie in the input: it came while it was no interrupt
+_LISTENS = const(3)  # _boot.py is over
+
+_flags = bytearray(4)
+_timers = []  # a timer that is collected stops
+_state = {}
+_pool = bytearray(32)
+
+
+# -- flash ----------------------------------------------------------------------------------------
+
+
+class _Flash:
+    def __init__(self, size, sector, page):
+        self.size = size
+        self.sector = sector
+        self.page = page
+        self._content = memoryview(uctypes.bytearray_at(_XIP_BASE, size))
+        self._chip = rp2.Flash()
+        # What lies below belongs to the runtime, and changes over USB only.
+        self._floor = size - self._chip.ioctl(_BLOCK_COUNT, 0) * sector
+        # The chip can't read the flash while it is being written: the source must lie in RAM.
+        self._buffer = bytearray(page)
+
+    def view(self, start, size):
+        """Return a memoryview of `size` bytes from `start`, in place; writing to it is lost."""
+        if start < 0 or size < 0 or start + size > self.size:
+            raise FlashError("bounds", "outside the flash")
+        return self._content[start : start + size]
+
+    def read_into(self, addr, buf):
+        """Fill `buf` from `addr` on."""
+        buf[:] = self.view(addr, len(buf))
+
+    def program(self, addr, data):
+        """Program whole aligned pages. Raises FlashError: `bounds`, `align`."""
+        self._change(addr, self.page, memoryview(data))
+
+    def erase(self, addr):
+        """Erase the sector at `addr`. Raises FlashError: `bounds`, `align`."""
+        self._change(addr, self.sector, None)
+
+    def _change(self, addr, unit, data):
+        """All that ever changes the flash: one sector erased (`data` None) or pages programmed.
+
+        rp2.Flash checks no bounds, and rounds a short write up to a page with the heap beside it.
+        """
+        size = unit if data is None else len(data)
+        if addr < self._floor or addr + size > self.size:
+            raise FlashError("bounds", "outside the flash that may be written")
+        if addr % unit or size % unit or not size:
+            raise FlashError("align", "whole aligned pages or one sector")
+        kbd_intr(False)
+        try:
+            link = _state.get("link")
+            if link:
+                link.quiet()
+            try:
+                if data is None:
+                    self._chip.ioctl(_BLOCK_ERASE, (addr - self._floor) // unit)
+                    return
+                block, offset = divmod(addr - self._floor, self.sector)
+                for start in range(0, size, unit):
+                    self._buffer[:] = data[start : start + unit]
+                    self._chip.writeblocks(block, self._buffer, offset + start)
+            finally:
+                if link:
+                    link.resume()
+        finally:
+            kbd_intr(True)
+
+
+def flash():
+    """Return the flash: the whole chip, one object."""
+    if "flash" not in _state:
+        board = tidemark_board
+        _state["flash"] = _Flash(board.FLASH_SIZE, board.SECTOR, board.PAGE)
+    return _state["flash"]
+
+
+# -- chip -----------------------------------------------------------------------------------------
+
+
+def random(n):
+    """Return `n` bytes, hashed from the jitter of the ring oscillator.
+
+    os.urandom is that oscillator too, but takes 8 bits a byte, 1 us apart, and mixes them so that
+    an oscillator that stands still looks random (ports/rp2/main.c). Here two bits go into
+    one, 20 us apart, and they are looked at first. Raises StateError `random-health`.
+    """
+    out = b""
+    raw = bytearray(_RAW_BYTES)
+    while len(out) < n:
+        _sample(raw)
+        _pool[:] = hashlib.sha256(_pool + raw).digest()
+        # Not the pool itself: what went out says nothing about what comes next.
+        out += hashlib.sha256(b"out" + _pool).digest()
+    return out[:n]
+
+
+def _sample(raw):
+    """Fill `raw` with bits of the oscillator, some 20 us apart."""
+    memory = machine.mem32
+    last = ones = run = longest = 0
+    for i in range(len(raw)):
+        byte = 0
+        for _ in range(8):
+            bit = memory[_ROSC_RANDOMBIT] & 1
+            byte = byte << 1 | bit
+            ones += bit
+            run = run + 1 if bit == last else 1
+            last = bit
+            longest = max(longest, run)
+        raw[i] = byte
+    total = len(raw) * 8
+    if longest > _RUN_MAX or ones * 8 < total or ones * 8 > total * 7:
+        raise StateError("random-health", "the ring oscillator repeats itself")
+
+
+def uptime_ms():
+    """Return ms since power-on or hard reset; a soft reset goes on counting."""
+    # ticks_ms wraps at 2^30 ms, which is when the upper half of the timer has counted 250.
+    while True:
+        high = machine.mem32[_TIMERAWH]
+        low = ticks_ms()
+        if machine.mem32[_TIMERAWH] == high:
+            return (high // 250 << 30) + low
+
+
+def _read_cause():
+    # Any reset of the hardware stops the watchdog, and stage 0 starts it in every boot.
+    if machine.mem32[_WATCHDOG_CTRL] & _CTRL_ENABLE:
+        return "soft"
+    reason = machine.mem32[_WATCHDOG_REASON]
+    if reason & _REASON_TIMER:
+        return "watchdog"
+    if reason & _REASON_FORCE:
+        return "reset"
+    # Pin RUN clears what a loss of power clears, and it is no deed of the image either.
+    known = machine.mem32[_CHIP_RESET] & (_HAD_POR | _HAD_RUN | _HAD_PSM_RESTART)
+    return "power-on" if known else "unknown"
+
+
+def reset_cause():
+    """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, or `power-on`
+    (a brownout and the RUN pin look the same)."""
+    if "cause" not in _state:
+        _state["cause"] = _read_cause()
+    return _state["cause"]
+
+
+def marker():
+    """Return the register that survives resets but not a power loss; 0 when never set."""
+    return machine.mem32[_SCRATCH0]
+
+
+def set_marker(n):
+    """Set the register to `n`, 0..0xFFFFFFFF."""
+    machine.mem32[_SCRATCH0] = n
+
+
+def arm_watchdog(ms):
+    """Start the watchdog or change its time-out; it never stops before the next hard reset."""
+    reset_cause()  # known by the watchdog's state, which changes here
+    _state["watchdog"] = machine.WDT(timeout=ms)
+
+
+def feed():
+    """Feed the watchdog."""
+    _state["watchdog"].feed()
+
+
+def reset():
+    """Reset the board. Does not return."""
+    sleep_ms(5)  # what the console still holds takes 3 ms
+    machine.reset()
+
+
+def unique_id():
+    """Return the flash chip's 8 bytes."""
+    return machine.unique_id()
+
+
+# -- timers and console ---------------------------------------------------------------------------
+
+
+def start_timer(ms, callback):
+    """Call `callback(0)` every `ms` in the main thread, between bytecodes, until the next boot.
+
+    A late one does not catch up with more than 8 calls. Raises TidemarkError: `timers` when 8 run.
+    """
+    if len(_timers) >= _TIMERS_MAX:
+        raise TidemarkError("timers", "too many timers")
+
+    def fire(_):
+        try:
+            callback(0)
+        except KeyboardInterrupt:
+            _flags[_KEPT] = 1  # meant for the code that was interrupted
+        except Exception as e:  # the runtime, too, shows a callback's error and goes on
+            sys.print_exception(e)
+
+    _timers.append(machine.Timer(-1, period=ms, callback=fire))
+
+
+def listen():
+    """The last act of _boot.py, in which the runtime lets no Ctrl-C interrupt."""
+    _flags[_LISTENS] = 1
+
+
+def kbd_intr(on):
+    """Bracket what Ctrl-C must not cut; may be nested. One that comes meanwhile is kept."""
+    if on:
+        _flags[_DEPTH] -= 1
+        if not _flags[_DEPTH] and _flags[_LISTENS]:
+            _flags[_LOOK] = 1
+            micropython.kbd_intr(_CTRL_C)
+        return
+    micropython.kbd_intr(_NO_CHAR)
+    try:
+        # One that is on its way already is raised by this jump, before anything has begun.
+        while _flags[_DEPTH] == 255:
+            pass
+    except KeyboardInterrupt:
+        if not _flags[_DEPTH] and _flags[_LISTENS]:
+            micropython.kbd_intr(_CTRL_C)
+        raise
+    _flags[_DEPTH] += 1
+
+
+def interrupted():
+    """Return whether a Ctrl-C is being kept, and forget it: the caller raises it when it can.
+
+    What was typed before it is taken from the input with it.
+    """
+    kept = bool(_flags[_KEPT])
+    if _flags[_LOOK]:
+        _flags[_LOOK] = 0
+        if "stdin" not in _state:
+            poller = _state["stdin"] = select.poll()
+            poller.register(sys.stdin, select.POLLIN)
+        while not kept and _state["stdin"].poll(0):
+            kept = sys.stdin.buffer.read(1)[0] == _CTRL_C
+    _flags[_KEPT] = 0
+    return kept
+
+
+# -- network --------------------------------------------------------------------------------------
+
+
+class _Line:
+    """A UART that never waits: machine.UART does, busily, for a ms even at time-out 0."""
+
+    def __init__(self, uart):
+        self._uart = uart
+        self.write = uart.write
+
+    def readinto(self, buf):
+        size = min(self._uart.any(), len(buf))
+        return self._uart.readinto(buf, size) if size else None
+
+
+def open_socket(host, port, timeout_s):
+    """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
+
+    Raises LinkError: `resolve`, `refused`, `timeout`, `full`.
+    """
+    if "link" not in _state:
+        from tidemark import mux
+
+        line = machine.UART(1, _BAUD, rxbuf=mux.RX_BUFFER, txbuf=mux.TX_BUFFER, timeout=0)
+        _state["link"] = mux.Mux(_Line(line), random)
+    return _state["link"].open(host, port, timeout_s)

@@ -1,0 +1,457 @@
+"""The emulated Pico: the real firmware image in an emulated RP2040, as a board like any other.
+
+One service thread a board runs the chip in slices of emulated time, and between two of them hands
+over what came from the host and what is for it. Emulated time never runs ahead of the host's
+clock, since peers answer by that one, unless `skipping` says that nobody does; it falls behind
+where the processor is busy, and does not catch up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tidemark_host.boards.base import (
+    BoardError,
+    Cut,
+    Operation,
+    Reset,
+    Violation,
+)
+from tidemark_host.boards.console import Console
+from tidemark_host.boards.console_log import ConsoleLog
+from tidemark_host.boards.emulated_chip import (
+    FLASH_SIZE,
+    LOG_MAX,
+    TYPICAL,
+    Chip,
+    Timing,
+    with_runtime,
+)
+from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
+from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.service import Service
+from tidemark_host.toolchain_rp2 import flash_of
+from tidemark_host.toolchain_rp2_emulator import load
+
+_OFF, _RUNNING, _HUNG = "off", "running", "hung"
+_SLICE_S = 0.004  # emulated; how late the host is heard
+_SOFT_RESET = b"MPY: soft reboot"
+_LINE_MAX = 256
+_CHUNK = 65536
+
+
+class EmulatedBoard:
+    """A Pico without a Pico; implements `base.Board`.
+
+    Its console is uart0, the link to its gateway uart1.
+    """
+
+    def __init__(
+        self,
+        runtime: Path | None = None,
+        *,
+        unique_id: bytes | None = None,
+        seed: bytes | None = None,
+        timing: Timing = TYPICAL,
+        auto_power: bool = False,
+        weak: bool = False,
+    ) -> None:
+        """Make a board that is switched off, with the runtime in its flash.
+
+        `runtime`: a UF2 file; by default TIDEMARK_PICO's image, built when needed. `seed`: of the
+        board's random source; one seed, the same keys. `timing`: of flash operations.
+        `auto_power`, `weak`: as of `VirtualBoard`.
+        """
+        if runtime is None:
+            from tidemark_host import toolchain
+
+            runtime = toolchain.firmware("TIDEMARK_PICO")
+        load("native")  # here, where it may take its time: the emulator may have to be compiled
+        self._runtime = flash_of(runtime.read_bytes())
+        self._unique_id = unique_id or os.urandom(8)
+        self._seed = os.urandom(32) if seed is None else seed
+        self._boots = 0
+        self._timing = timing
+        self._auto_power = auto_power
+        self._weak = weak
+        self._chip: Chip | None = None
+        self._state = _OFF
+        self._nor = NorFlash(bytearray(b"\xff" * FLASH_SIZE), weak=weak)
+        self._plan: tuple[int, str, int, int] | None = None
+        self._operations: deque[Operation] = deque(maxlen=LOG_MAX)
+        self._violations: deque[Violation] = deque(maxlen=LOG_MAX)
+        self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
+        self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
+        self._lost = [0, 0]
+        self._skipping = False
+        self._wall = self._emulated = 0.0  # seconds; the instant from which time is kept
+        self._line = bytearray()
+        self._service = Service("emulated-board", self._turn)
+        self._lines = [Console(self._service.selector), Console(self._service.selector, raw=True)]
+        self._ends: list[socket.socket] = []
+        for number, line in enumerate(self._lines):
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            line.attach(ours)
+            self._ends.append(theirs)
+            self._service.selector.register(theirs, selectors.EVENT_READ, self._receiver(number))
+        self._sent = [bytearray(), bytearray()]
+        self._nor = self._flashed(b"")
+        self._service.start()
+
+    # -- the interface ------------------------------------------------------------------------
+
+    @property
+    def console_path(self) -> str:
+        """The pty of the console, for `mpremote connect`."""
+        return self._lines[0].path
+
+    @property
+    def console_url(self) -> str:
+        """The console over TCP: `socket://127.0.0.1:<port>`, for `mpremote connect`."""
+        return f"socket://127.0.0.1:{self._lines[0].port}"
+
+    @property
+    def link_path(self) -> str:
+        """The pty of the link (uart1), for `tidemark bridge`."""
+        return self._lines[1].path
+
+    @property
+    def link_url(self) -> str:
+        """The link over TCP: `socket://127.0.0.1:<port>`, for `tidemark bridge`."""
+        return f"socket://127.0.0.1:{self._lines[1].port}"
+
+    @property
+    def serial_log(self) -> ConsoleLog:
+        """What the board has said on its console. Lines that begin with `#` are the host's."""
+        return self._lines[0].log
+
+    @property
+    def state(self) -> str:
+        """`off`, `running`, or `hung`: the core has stopped at a panic."""
+        return self._state
+
+    @property
+    def emulated_s(self) -> float:
+        """Emulated seconds since power-on; 0 when off."""
+        chip = self._chip
+        return chip.nanoseconds / 1e9 if chip else 0.0
+
+    @property
+    def resets(self) -> list[Reset]:
+        """Each start of the board, the oldest first."""
+        return self._service.do(lambda: list(self._resets))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Flash operations of the firmware, a page or a sector each, the oldest first."""
+        return self._service.do(lambda: list(self._operations))
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Accesses that the flash refused; also noted in the console's log."""
+        return self._service.do(lambda: list(self._violations))
+
+    @property
+    def lost(self) -> tuple[int, int]:
+        """Bytes that came to uart0 and uart1 while their FIFO was full, in all boots."""
+
+        def count() -> tuple[int, int]:
+            now = [self._chip.lost(uart) if self._chip else 0 for uart in (0, 1)]
+            return self._lost[0] + now[0], self._lost[1] + now[1]
+
+        return self._service.do(count)
+
+    @property
+    def marker(self) -> int:
+        """The register that survives resets."""
+
+        def read() -> int:
+            return int(self._chip.mcu.watchdog.read_uint32(0xC)) if self._chip else 0
+
+        return self._service.do(read)
+
+    def flash(self, image: bytes) -> None:
+        """Switch off, erase the whole chip, write `image` from address 0.
+
+        Where `image` is blank in the runtime's place, the board's runtime stays there. Raises
+        BoardError `size`.
+        """
+        if len(image) > FLASH_SIZE:
+            raise BoardError("size", f"an image of {len(image)} bytes for {FLASH_SIZE} of flash")
+
+        def write() -> None:
+            self._off("flashed")
+            self._nor = self._flashed(image)
+
+        self._service.do(write)
+
+    def power_on(self, readings: Mapping[int, str] | None = None) -> None:
+        """Switch on; nothing happens when it is on. `readings`: of weak cells in this boot."""
+
+        def on() -> None:
+            if self._state == _OFF:
+                if self._weak:
+                    self._nor.power_up(dict(readings or {}))
+                self._start()
+
+        self._service.do(on)
+
+    def power_off(self) -> None:
+        """Cut the power now, between flash operations."""
+        self._service.do(lambda: self._off("power off"))
+
+    def reset(self) -> None:
+        """Pull the RUN pin: the cause is `reset`, the marker is lost. Raises BoardError `off`."""
+
+        def pull() -> None:
+            chip = self._chip
+            if chip is None:
+                raise BoardError("off", "a board without power can't be reset")
+            if self._state == _HUNG:
+                self._off("reset")
+                self._start("reset")
+                return
+            chip.reset_pin()
+            self._started("reset")
+
+        self._service.do(pull)
+
+    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
+        """Cut the power at the n-th flash operation from now (1: the next); see `base.Board`."""
+        if n < 1 or variant not in VARIANTS:
+            raise BoardError("cut", f"no such cut: {n}, {variant}")
+
+        def plan() -> None:
+            self._plan = (n - 1, variant, count, mask)
+            if self._chip:
+                self._chip.variant = variant
+            self._nor.plan_cut(*self._plan)
+
+        self._service.do(plan)
+
+    def wait_cut(self, timeout: float = 30.0) -> Cut:
+        """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
+        self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
+        return self._cuts.popleft()
+
+    def wait_reset(self, cause: str, timeout: float = 30.0, since: int = 0) -> Reset:
+        """Return the first start from number `since` on with this cause. Raises BoardTimeout."""
+
+        def found() -> list[Reset]:
+            return [reset for reset in list(self._resets)[since:] if reset.cause == cause]
+
+        self._service.wait(lambda: bool(found()), timeout, f"reset by {cause}")
+        return found()[0]
+
+    def wait_state(self, state: str, timeout: float = 30.0) -> None:
+        """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
+        self._service.wait(lambda: self._state == state, timeout, f"state {state}")
+
+    def read_flash(self, start: int, size: int) -> bytes:
+        """Return what the flash holds. Raises BoardError `bounds`."""
+        if start < 0 or size < 0 or start + size > FLASH_SIZE:
+            raise BoardError("bounds", "outside the flash")
+        return self._service.do(lambda: bytes(self._nor.view(start, size)))
+
+    def snapshot(self) -> tuple[object, ...]:
+        """Return the flash's physical state, for `restore`; equal states behave alike."""
+        return self._service.do(self._nor.snapshot)
+
+    def restore(self, state: tuple[object, ...]) -> None:
+        """Switch off and give the flash a state of `snapshot`."""
+
+        def back() -> None:
+            self._off("restored")
+            self._nor.restore(state)
+
+        self._service.do(back)
+
+    @contextlib.contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Skip the time in which the processor sleeps, for as long as the block lasts.
+
+        For what no peer has a part in: hours of back-off or a lease pass in moments.
+        """
+        self._skipping = True
+        try:
+            yield
+        finally:
+            self._skipping = False
+
+    def send(self, data: bytes) -> None:
+        """Type on the console."""
+        self._service.do(lambda: self._lines[0].send(data))
+
+    def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
+        """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
+        return Repl(self.console_path, soft_reset, timeout)
+
+    def close(self) -> None:
+        """Switch off and leave nothing behind. A second call does nothing."""
+        if self._service.closing:
+            return
+        with contextlib.suppress(BoardError):
+            self._service.do(lambda: self._off("closed"))
+        self._service.close()
+        for end in self._ends:
+            self._service.selector.unregister(end)
+            end.close()
+        for line in self._lines:
+            line.close()
+        self._service.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- the service thread -------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        chip = self._chip
+        if chip is None or self._state != _RUNNING:
+            self._service.poll(None)
+            return
+        self._service.poll(self._patience(chip))
+        if self._chip is not chip or self._state != _RUNNING:
+            return
+        self._look()
+        try:
+            chip.run(_SLICE_S)
+        except PowerCut:
+            self._flush()
+            self._cut_power(chip)
+            return
+        except BoardError as error:
+            self._flush()
+            self.serial_log.note(str(error))
+            self._state = _HUNG
+            self._service.notify()
+            return
+        self._flush()
+
+    def _patience(self, chip: Chip) -> float:
+        """Return how long emulated time must wait for the host's clock."""
+        ahead = chip.nanoseconds / 1e9 - self._emulated - (time.monotonic() - self._wall)
+        if ahead > 0 and not self._skipping:
+            return ahead
+        self._wall, self._emulated = time.monotonic(), chip.nanoseconds / 1e9
+        return 0.0
+
+    def _look(self) -> None:
+        for line in self._lines:
+            line.look()
+
+    def _receiver(self, uart: int) -> Callable[[], None]:
+        def receive() -> None:
+            try:
+                data = self._ends[uart].recv(_CHUNK)
+            except BlockingIOError:
+                return
+            if self._chip and self._state == _RUNNING:
+                self._chip.send(data, uart)
+
+        return receive
+
+    def _on_byte(self, uart: int, byte: int) -> None:
+        self._sent[uart].append(byte)
+        if uart == 0:
+            self._watch_line(byte)
+
+    def _watch_line(self, byte: int) -> None:
+        """A soft reset shows on the console only."""
+        if byte != 10:
+            if len(self._line) < _LINE_MAX:
+                self._line.append(byte)
+            return
+        if self._line.rstrip(b"\r").endswith(_SOFT_RESET):
+            self._resets.append(Reset(time.monotonic(), "soft"))
+            self._service.notify()
+        self._line.clear()
+
+    def _flush(self) -> None:
+        for uart, data in enumerate(self._sent):
+            if data:
+                with contextlib.suppress(
+                    BlockingIOError
+                ):  # nobody reads: as on a line, it is lost
+                    self._ends[uart].send(data)
+                data.clear()
+
+    # -- power --------------------------------------------------------------------------------
+
+    def _flashed(self, image: bytes) -> NorFlash:
+        return NorFlash(bytearray(with_runtime(image, self._runtime)), weak=self._weak)
+
+    def _start(self, cause: str = "power-on") -> None:
+        # A boot of its own each time, and the same ones for the same seed.
+        self._boots += 1
+        chip = Chip(
+            {},
+            unique_id=self._unique_id,
+            seed=self._seed + self._boots.to_bytes(8, "big"),
+            timing=self._timing,
+            weak=self._weak,
+        )
+        chip.nor.restore(self._nor.snapshot())
+        self._nor = chip.nor
+        if self._plan:
+            chip.variant = self._plan[1]
+            chip.nor.plan_cut(*self._plan)
+        chip.operations = self._operations
+        chip.on_byte = self._on_byte
+        chip.on_reset = self._started
+        chip.on_violation = self._refused
+        self._chip = chip
+        self._state = _RUNNING
+        self._wall, self._emulated = time.monotonic(), 0.0
+        self._started(cause)
+
+    def _started(self, cause: str) -> None:
+        self._flush()
+        self._resets.append(Reset(time.monotonic(), cause))
+        self.serial_log.note(cause)
+        self._service.notify()
+
+    def _refused(self, violation: Violation) -> None:
+        self._violations.append(violation)
+        self.serial_log.note(f"flash violation: {violation}")
+
+    def _off(self, why: str) -> None:
+        chip, self._chip = self._chip, None
+        if self._state == _OFF or chip is None:
+            return
+        for uart in (0, 1):
+            self._lost[uart] += chip.lost(uart)
+        self._plan = None
+        self._nor.no_cut()
+        self._line.clear()
+        self._state = _OFF
+        self.serial_log.note(why)
+        self._service.notify()
+
+    def _cut_power(self, chip: Chip) -> None:
+        operation = chip.interrupted
+        assert operation is not None
+        variant = chip.variant
+        self._off(f"power cut {variant} {operation.kind} at {operation.address:#x}")
+        self._cuts.append(Cut(time.monotonic(), operation, variant))
+        self._service.notify()
+        if self._auto_power:
+            self._start()

@@ -1,0 +1,273 @@
+"""Flashing a board: an image, what the board holds already, and the way into its flash.
+
+What a used board would lose is refused unless it is asked for. RP2: the boot ROM's drive, or
+picotool. ESP32: esptool. Both programs run as they come.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidemark_host import bootsel, discovery, remote, uf2_file
+from tidemark_host.boardfile import Board
+from tidemark_host.boards.base import BoardError
+from tidemark_host.boards.repl import Repl
+from tidemark_host.bootsel import Drive, Progress
+from tidemark_host.discovery import Found, PortInfo
+
+# What a board writes itself, and must not find again behind a new key.
+STATE = ("provisioning", "counter", "journal", "evidence", "outbox")
+_POLL_S = 0.1
+_TOOL_S = 300.0
+
+
+class FlashingError(Exception):
+    """A board that was not flashed; `code` is stable, the text is for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Image:
+    """What goes into a flash: `parts` (offset: content)."""
+
+    board: Board
+    parts: Mapping[int, bytes]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Return (offset, bytes) of what is written, joined and rising."""
+        return [(offset, len(content)) for offset, content in uf2_file.spans(self.parts)]
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) over the contents in rising order, as a board computes it."""
+        from tidemark_host.toolchain_cache import bytes_digest
+
+        return bytes_digest(b"".join(content for _, content in uf2_file.spans(self.parts)))
+
+    @property
+    def runtime_only(self) -> bool:
+        """True when nothing but the runtime's region is written: key and slots stay."""
+        end = self.board.regions["runtime"].end
+        return all(offset + size <= end for offset, size in self.spans)
+
+    def erasing_state(self) -> Image:
+        """Return this image and blank sectors for all that the board has written itself."""
+        blank = b"\xff" * self.board.sector
+        parts = dict(self.parts)
+        for name in STATE:
+            region = self.board.regions[name]
+            for offset in range(region.offset, region.end, self.board.sector):
+                parts.setdefault(offset, blank)
+        return Image(self.board, parts)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went. `how`: `drive`, `picotool`, `esptool` or `none`. `verified`: the board was
+    asked afterwards, and its flash holds the image; False where it could not be asked."""
+
+    port: str
+    sha256: str
+    skipped: bool
+    verified: bool
+    how: str
+
+
+@dataclass
+class Bench:
+    """What flashing needs of the machine: ports, drives, programs. Times in seconds.
+
+    Tests hand in their own; everything else takes what there is.
+    """
+
+    ports: Callable[[], list[PortInfo]] = discovery.serial_ports
+    drives: Callable[[], list[Drive]] = bootsel.drives
+    which: Callable[[str], str | None] = shutil.which
+    open: Callable[[str], AbstractContextManager[Repl]] = Repl
+    progress: Progress | None = None
+    drive_s: float = 20.0
+    picotool_after_s: float = 3.0
+    back_s: float = 30.0
+    esptool: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "esptool"))
+
+
+def read_image(path: Path, board: Board) -> Image:
+    """Read a UF2 file, or the raw content of a flash from its start, for `board`.
+
+    Raises FlashingError `image`; Uf2Error.
+    """
+    if path.stat().st_size > uf2_file.MAX_FILE:
+        raise FlashingError("image", f"{path} is larger than any flash")
+    data = path.read_bytes()
+    parts = uf2_file.decode(data, board.chip) if path.suffix == ".uf2" else {0: data}
+    image = Image(board, parts)
+    if not data or any(offset + size > board.flash_size for offset, size in image.spans):
+        raise FlashingError("image", f"{path} does not fit the flash of {board.name}")
+    return image
+
+
+def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) -> Outcome:
+    """Flash the board at a serial port through its boot ROM, unless it holds the image already.
+
+    The board is asked what it is first, and afterwards whether it holds the image. Raises
+    FlashingError: `wrong-board`, `used`, `no-drive`, `gone`, `verify`; DriveError; BoardError
+    `console` for a board that does not answer.
+    """
+    with bench.open(found.port) as console:
+        facts = remote.ask(console)
+        refusal = None if force else _refusal(facts, image)
+        holds = facts.board == image.board.name and _holds(console, image)
+        if facts.board and (holds or refusal):
+            remote.resume(console)
+        if holds:
+            return Outcome(found.port, image.digest, True, True, "none")
+        if refusal:
+            raise refusal
+        remote.enter_bootloader(console)
+    erase = force and not image.runtime_only
+    how = flash_drive(image.erasing_state() if erase else image, bench)
+    back = _wait_back(found, bench)
+    with bench.open(back) as console:
+        if not _holds(console, image):
+            raise FlashingError("verify", f"{back}: the flash does not hold the image")
+        remote.resume(console)
+    return Outcome(back, image.digest, False, True, how)
+
+
+def _holds(console: remote.Console, image: Image) -> bool:
+    return remote.digest(console, image.spans) == image.digest
+
+
+def _refusal(facts: remote.Facts, image: Image) -> FlashingError | None:
+    """Return why a board must not be flashed without being asked for it twice."""
+    if facts.board and facts.board != image.board.name:
+        return FlashingError(
+            "wrong-board", f"the board runs {facts.board}, the image is for {image.board.name}"
+        )
+    if facts.used and not image.runtime_only:
+        return FlashingError(
+            "used",
+            "the board was used: a factory image takes its key and counters. --runtime keeps "
+            "them; --force erases them",
+        )
+    return None
+
+
+def flash_drive(image: Image, bench: Bench, drive: Drive | None = None) -> str:
+    """Flash a board that is in its boot ROM, by its drive or by picotool; return which.
+
+    drive: this one; else the one that appears in time. Raises FlashingError `no-drive`,
+    `picotool`; DriveError.
+    """
+    chip = image.board.chip
+    file = uf2_file.encode(image.parts, chip)
+    if drive is not None:
+        bootsel.pick(chip, [drive])
+    picotool = bench.which("picotool")
+    patience = bench.picotool_after_s if picotool else bench.drive_s
+    until = time.monotonic() + patience
+    while drive is None:
+        drive = bootsel.pick(chip, bench.drives())
+        if drive is None:
+            if time.monotonic() > until:
+                break
+            time.sleep(_POLL_S)
+    if drive is not None:
+        bootsel.write(drive, file, bench.progress)
+        return "drive"
+    if not picotool:
+        raise FlashingError(
+            "no-drive",
+            f"no drive {chip.drive} with {bootsel.INFO} within {patience:.0f} s, and no picotool. "
+            "Mount it (udisksctl mount -b /dev/sdX1) and name its folder as TARGET, or install "
+            "picotool",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image.uf2")
+        path.write_bytes(file)
+        _tool([picotool, "load", "-v", "-x", str(path)], "picotool")
+    return "picotool"
+
+
+def flash_esp32(found: Found, image: Image, bench: Bench) -> Outcome:
+    """Flash the board at a serial port with esptool, unless it holds the image already.
+
+    Raises FlashingError `esptool` with the program's last words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files: list[str] = []
+        for offset, content in uf2_file.spans(image.parts):
+            path = Path(folder, f"{offset:08x}.bin")
+            path.write_bytes(content)
+            files += [hex(offset), str(path)]
+        base = [*bench.esptool, "--chip", "auto", "--port", found.port]
+        try:
+            # Compares on the chip; it stays in its boot loader for what comes next.
+            _tool([*base, "--after", "no-reset", "verify-flash", *files], "esptool")
+            skipped = True
+        except FlashingError:
+            skipped = False
+        last = ["--after", "hard-reset"]
+        if skipped:
+            _tool([*base, *last, "chip-id"], "esptool")
+        else:
+            # write-flash compares what it wrote with what it was given.
+            _tool([*base, *last, "write-flash", *files], "esptool")
+    return Outcome(found.port, image.digest, skipped, True, "none" if skipped else "esptool")
+
+
+def _tool(argv: Sequence[str], code: str) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TOOL_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FlashingError(code, f"{code}: {error}") from error
+    if done.returncode:
+        last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+        raise FlashingError(code, f"{code}: {' '.join(last) or f'exit {done.returncode}'}")
+
+
+def _wait_back(found: Found, bench: Bench) -> str:
+    """Return the port of a board that was flashed, once it answers there again.
+
+    By its serial number where it has one: the port's name may be another one. Raises
+    FlashingError `gone`.
+    """
+    until = time.monotonic() + bench.back_s
+    while time.monotonic() < until:
+        port = _port_now(found, bench)
+        if port:
+            try:
+                with bench.open(port):
+                    return port
+            except BoardError:
+                pass  # it is still on its way: udev's rights, the boot itself
+        time.sleep(_POLL_S)
+    raise FlashingError("gone", f"flashed, but not back within {bench.back_s:.0f} s")
+
+
+def _port_now(found: Found, bench: Bench) -> str:
+    if found.serial:
+        for port in bench.ports():
+            if port.serial_number == found.serial:
+                return port.device
+        return ""
+    return found.port if "://" in found.port or Path(found.port).exists() else ""

@@ -1,0 +1,252 @@
+"""The bench as a pytest plugin: `pytest -p tidemark_host.hil.plugin --board emulated`.
+
+Fixtures: `site` (a provisioned board that was heard, with broker, gateway and mirror around it),
+`blank_site` (the same before anything was flashed), and their parts `board`, `broker`, `gateway`,
+`release`. A test that takes one of them runs on each board of the bench.
+
+Marks: `needs("power" | "cut" | "operations")` for what not every board can, `smoke` for the few
+that say whether it is worth going on.
+
+What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
+start) is an error, told apart from a failure, which is the board's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
+import pytest_asyncio
+
+from tidemark_host.boards.base import INFRASTRUCTURE, Board, BoardError
+from tidemark_host.gateway.broker import BrokerError, Mosquitto
+from tidemark_host.hil import timeline
+from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
+from tidemark_host.hil.site import Site, Snapshot
+from tidemark_host.hil.targets import Target
+from tidemark_host.hil.waiting import SiteError
+
+T = TypeVar("T")
+
+_KINDS = ("virtual", "emulated", "serial")
+_TEST_S = 120  # a test's time on the virtual board
+_targets = pytest.StashKey[list[Target]]()
+_site = pytest.StashKey[Site]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bench", "boards that the system suite runs on")
+    group.addoption("--board", choices=_KINDS, default="virtual", help="kind of board")
+    group.addoption(
+        "--board-name",
+        default="",
+        metavar="NAME",
+        help="emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
+    )
+    group.addoption("--bench", type=Path, metavar="FILE", help="bench.toml, for --board serial")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(ability): what the board must be able to do")
+    config.addinivalue_line("markers", "smoke: the few tests to begin with")
+
+
+# -- which boards ---------------------------------------------------------------------------------
+
+
+def targets_of(config: pytest.Config) -> list[Target]:
+    """Return the boards of this run; looked for once."""
+    if _targets not in config.stash:
+        config.stash[_targets] = _find(config)
+    return config.stash[_targets]
+
+
+def _find(config: pytest.Config) -> list[Target]:
+    from tidemark_host.hil.targets import VirtualTarget
+
+    return [VirtualTarget()]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" in metafunc.fixturenames:
+        targets = targets_of(metafunc.config)
+        names = [target.name for target in targets]
+        metafunc.parametrize("target", targets, ids=names, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    several = len(targets_of(config)) > 1
+    for item in items:
+        target = _target_of(item)
+        if target is None:
+            continue
+        for mark in item.iter_markers("needs"):
+            if mark.args[0] not in target.abilities:
+                item.add_marker(pytest.mark.skip(reason=target.lacks(mark.args[0])))
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_S * target.patience))
+        if several:
+            # A board is in the hands of one worker only.
+            item.add_marker(pytest.mark.xdist_group(target.name))
+        item.user_properties.append(("rerun", rerun(config, item.nodeid)))
+
+
+def _target_of(item: pytest.Item) -> Target | None:
+    spec = getattr(item, "callspec", None)
+    return cast("Target | None", spec.params.get("target")) if spec else None
+
+
+def rerun(config: pytest.Config, nodeid: str) -> str:
+    """Return the command that runs one test again on the same board."""
+    words = ["make", "hil", f"TARGET={config.getoption('--board')}"]
+    if config.getoption("--board-name"):
+        words.append(f"BOARD={config.getoption('--board-name')}")
+    return shlex.join([*words, f"TEST={nodeid}"])
+
+
+# -- fixtures -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def snapshot(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """A site at rest whose board is provisioned: each test begins with a copy of it."""
+    folder = tmp_path_factory.mktemp("provisioned")
+    return _apart(_provision(folder, target))
+
+
+async def _provision(folder: Path, target: Target) -> Snapshot:
+    async with Site(folder / "site", target) as site:
+        image = await asyncio.to_thread(site.image, "v1.0.0")
+        await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
+        await site.until("the first report", lambda: site.readings() and site.claims())
+        return await site.rest(folder / "rest")
+
+
+def _apart(job: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in a loop and a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, job).result()
+
+
+@pytest_asyncio.fixture
+async def blank_site(
+    request: pytest.FixtureRequest, target: Target, tmp_path: Path
+) -> AsyncIterator[Site]:
+    """A site whose board is blank, or holds what it came with, and is switched off."""
+    site = Site(tmp_path / "site", target)
+    request.node.stash[_site] = site
+    async with site:
+        yield site
+
+
+@pytest_asyncio.fixture
+async def site(
+    request: pytest.FixtureRequest, target: Target, snapshot: Snapshot, tmp_path: Path
+) -> AsyncIterator[Site]:
+    """A site whose board is provisioned, runs release 1 and was heard in this boot."""
+    site = Site(tmp_path / "site", target, snapshot=snapshot)
+    request.node.stash[_site] = site
+    async with site:
+        boots = site.boots()
+        await asyncio.to_thread(site.board.power_on)
+        await site.heard(boots)
+        yield site
+
+
+@pytest.fixture
+def board(site: Site) -> Board:
+    """The board of `site`."""
+    return site.board
+
+
+@pytest.fixture
+def broker(site: Site) -> BrokerProcess | Mosquitto:
+    """The MQTT broker of `site`."""
+    return site.broker
+
+
+@pytest.fixture
+def gateway(site: Site) -> GatewayProcess:
+    """The gateway process of `site`."""
+    return site.gateway
+
+
+@pytest.fixture
+def release(site: Site) -> Callable[..., Awaitable[int]]:
+    """Builds, signs and publishes: `index = await release("1.1.0", "hangs", period_ms=50)`."""
+    return site.publish
+
+
+# -- outcomes -------------------------------------------------------------------------------------
+
+
+def is_infrastructure(error: BaseException | None) -> bool:
+    """Say whether an error is the bench's own, and says nothing about the board."""
+    while error is not None:
+        if isinstance(error, SiteError | BrokerError):
+            return True
+        if isinstance(error, BoardError) and error.code in INFRASTRUCTURE:
+            return True
+        error = error.__cause__
+    return False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    result = yield
+    site = item.stash.get(_site, None)
+    if site is not None and site.board.violations:
+        pytest.fail(f"the flash was used against its rules: {site.board.violations[:3]}")
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.excinfo and is_infrastructure(call.excinfo.value):
+        report.infrastructure = True  # type: ignore[attr-defined]
+        if report.when == "call":
+            # JUnit and every reader of it know errors by the phase: this was no verdict.
+            report.when = "setup"
+    site = item.stash.get(_site, None)
+    if site is not None and (call.when == "call" or report.failed):
+        part = timeline.as_html(timeline.of(site), rerun(item.config, item.nodeid))
+        report.extras = _html(part)  # type: ignore[attr-defined]
+    return report
+
+
+def _html(content: str) -> list[dict[str, Any]]:
+    try:
+        from pytest_html import extras  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError:  # no page is wanted where it is not installed
+        return []
+    return [cast("dict[str, Any]", extras.html(content))]
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    if report.failed and getattr(report, "infrastructure", False):
+        return "error", "I", "INFRASTRUCTURE"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    stats = cast("dict[str, list[Any]]", terminalreporter.stats)
+    bad = [
+        report
+        for report in [*stats.get("failed", []), *stats.get("error", [])]
+        if dict(getattr(report, "user_properties", ())).get("rerun")
+    ]
+    if not bad:
+        return
+    terminalreporter.section("to run it again")
+    for report in bad:
+        own = " (infrastructure)" if getattr(report, "infrastructure", False) else ""
+        terminalreporter.line(f"{dict(report.user_properties)['rerun']}{own}")

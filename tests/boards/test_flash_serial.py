@@ -1,0 +1,175 @@
+"""Flashing a board at a serial port: into its boot ROM, what is skipped, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.boards.conftest import Desk, DeskRepl
+from tests.boards.usb_serial import wait
+from tidemark_host import provision, remote
+from tidemark_host.bootsel import DriveError
+from tidemark_host.discovery import Found
+from tidemark_host.flashing import FlashingError, Image, flash_drive, flash_rp2, read_image
+from tidemark_host.uf2_file import encode
+
+LINK = provision.LinkSettings("127.0.0.1", 1, "http://127.0.0.1:1/m/", "http://127.0.0.1:1/t/")
+BY_SERIAL = "E66038B713952A31"
+
+
+def found(desk: Desk) -> Found:
+    return Found(desk.port.device, BY_SERIAL)
+
+
+def own(desk: Desk) -> str:
+    """Provision the board; return its id."""
+    anchors = provision.Anchors(desk.repository.root_bytes(), bytes(range(32)))
+    plugs = desk.usb.plugs
+    with DeskRepl(desk.port.device) as console:
+        born = provision.begin(console)
+        provision.finish(console, anchors, LINK)
+        console.exec("from tidemark import provision; provision.leave()")
+    desk.usb.wait_replugged(plugs)
+    return born.id
+
+
+def test_blank_board_is_flashed_through_its_boot_rom_and_asked_afterwards(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    outcome = flash_rp2(found(desk), desk.image, desk.bench)
+    assert (outcome.how, outcome.skipped, outcome.verified) == ("drive", False, True)
+    assert desk.rom.flashed == 1
+    for offset, content in desk.image.parts.items():
+        assert desk.board.read_flash(offset, len(content)) == content
+    assert own(desk)  # the release that was flashed is confirmed under its root
+
+
+def test_board_that_holds_the_image_is_left_alone(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    flash_rp2(found(desk), desk.image, desk.bench)
+    starts = len(desk.board.resets)
+    outcome = flash_rp2(found(desk), desk.image, desk.bench)
+    assert (outcome.how, outcome.skipped) == ("none", True)
+    assert desk.rom.flashed == 1
+    assert len(desk.board.resets) == starts
+
+
+def test_used_board_keeps_its_key_unless_it_is_asked_for_twice(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    flash_rp2(found(desk), desk.image, desk.bench)
+    former = own(desk)
+    other = Image(desk.definition, {**desk.image.parts, 0: bytes(4096)})
+    plugs = desk.usb.plugs
+    with pytest.raises(FlashingError) as refused:
+        flash_rp2(found(desk), other, desk.bench)
+    assert refused.value.code == "used"
+    assert desk.rom.flashed == 1
+    # It was interrupted to be asked, and goes on with its work.
+    desk.usb.wait_replugged(plugs)
+
+    runtime = Image(desk.definition, {0: bytes(4096)})
+    assert runtime.runtime_only
+    flash_rp2(found(desk), runtime, desk.bench)
+    plugs = desk.usb.plugs
+    with DeskRepl(desk.port.device) as console:
+        assert provision.begin(console).id == former
+        remote.resume(console)
+    desk.usb.wait_replugged(plugs)
+
+    assert flash_rp2(found(desk), desk.image, desk.bench, force=True).verified
+    provisioning = desk.definition.regions["provisioning"]
+    assert desk.board.read_flash(provisioning.offset, provisioning.size).strip(b"\xff") == b""
+    with DeskRepl(desk.port.device) as console:
+        assert not remote.ask(console).used
+    assert own(desk) != former
+
+
+def test_image_of_another_board_is_refused(desk: Desk) -> None:
+    import dataclasses
+
+    wait(desk.usb.path.exists, "port")
+    pico = dataclasses.replace(desk.definition, name="TIDEMARK_PICO")
+    with pytest.raises(FlashingError) as refused:
+        flash_rp2(found(desk), Image(pico, desk.image.parts), desk.bench)
+    assert refused.value.code == "wrong-board"
+    assert desk.rom.flashed == 0
+
+
+def test_flash_that_does_not_hold_what_was_written_is_reported(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    write = desk.board.flash_path
+
+    class Worn(DeskRepl):
+        """The board that comes back has lost a bit."""
+
+        def __init__(self, console_path: str) -> None:
+            super().__init__(console_path)
+            if desk.rom.flashed:
+                with write.open("r+b") as flash:
+                    flash.seek(100)
+                    flash.write(b"\0")
+
+    desk.bench.open = Worn
+    with pytest.raises(FlashingError) as refused:
+        flash_rp2(found(desk), desk.image, desk.bench)
+    assert refused.value.code == "verify"
+
+
+def test_board_that_stays_away_is_reported_within_bounds(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    desk.bench.back_s = 0.2
+    with pytest.raises(FlashingError) as refused:
+        flash_rp2(Found(desk.port.device, "0000"), desk.image, desk.bench)
+    assert refused.value.code == "gone"
+
+
+def test_drive_of_a_held_button_is_flashed_without_a_question(desk: Desk) -> None:
+    desk.rom.appear()
+    assert flash_drive(desk.image, desk.bench) == "drive"
+    wait(lambda: desk.rom.flashed == 1, "flashing")
+    # Only what the image names is erased: whatever the board had written itself is still there.
+    state = desk.definition.regions["journal"]
+    assert not [at for at in desk.rom.erased if state.offset <= at < state.end]
+
+
+def test_without_a_drive_picotool_does_it_and_without_both_the_way_is_said(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.bench.drive_s = desk.bench.picotool_after_s = 0.1
+    with pytest.raises(FlashingError, match="picotool") as refused:
+        flash_drive(desk.image, desk.bench)
+    assert refused.value.code == "no-drive"
+    program, log = tmp_path / "picotool", tmp_path / "log"
+    program.write_text(f'#!/bin/sh\necho "$1 $2 $3" > {log}\ncp "$4" {log}.uf2\n')
+    program.chmod(0o755)
+    desk.bench.which = lambda name: str(program)
+    assert flash_drive(desk.image, desk.bench) == "picotool"
+    assert log.read_text() == "load -v -x\n"
+    written = Path(f"{log}.uf2").read_bytes()
+    assert written == encode(desk.image.parts, desk.definition.chip)
+    program.write_text("#!/bin/sh\necho No accessible devices >&2\nexit 249\n")
+    with pytest.raises(FlashingError, match="No accessible devices"):
+        flash_drive(desk.image, desk.bench)
+
+
+def test_drive_of_another_chip_is_refused(desk: Desk) -> None:
+    import dataclasses
+
+    from tidemark_host.chips import CHIPS
+
+    desk.rom.appear()
+    board = dataclasses.replace(desk.definition, chip=CHIPS["rp2350"])
+    with pytest.raises(DriveError) as refused:
+        flash_drive(Image(board, desk.image.parts), desk.bench)
+    assert refused.value.code == "wrong-chip"
+
+
+def test_image_files_are_read_as_uf2_or_raw_and_bounded(desk: Desk, tmp_path: Path) -> None:
+    whole = tmp_path / "factory.uf2"
+    whole.write_bytes(encode(desk.image.parts, desk.definition.chip))
+    assert read_image(whole, desk.definition).digest == desk.image.digest
+    for content in (b"", bytes(desk.definition.flash_size + 1)):
+        raw = tmp_path / "flash.bin"
+        raw.write_bytes(content)
+        with pytest.raises(FlashingError):
+            read_image(raw, desk.definition)

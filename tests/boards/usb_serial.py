@@ -1,0 +1,198 @@
+"""Serial hardware around a virtual board: its own USB port, and the boot ROM of an RP2.
+
+`UsbSerial` is a port that vanishes while the board resets and comes back, as a native USB port
+does. `BootRom` is the drive of an RP2 in BOOTSEL: it erases a sector at the first block it meets
+there, programs page by page, and starts the board after the last one. Both are threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import threading
+import time
+import tty
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tidemark_host import uf2_file
+from tidemark_host.boards.base import BoardTimeout
+from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.chips import Chip
+
+# What the test's `machine.bootloader` says: a virtual board has no boot ROM to go to.
+BOOTLOADER = "entering the boot loader"
+MACHINE = f"""
+import sys
+class _Machine:
+    @staticmethod
+    def bootloader():
+        print({BOOTLOADER!r})
+        while True:
+            pass
+sys.modules["machine"] = _Machine
+"""
+_LOOK_S = 0.01
+
+
+@dataclass
+class Port:
+    """An entry of pyserial's list of ports."""
+
+    device: str
+    serial_number: str | None = "E66038B713952A31"
+    vid: int | None = 0x2E8A
+    product: str | None = "Board in FS mode"
+
+
+class UsbSerial:
+    """The console of a virtual board at `path`, a link to a pty while the board is there."""
+
+    def __init__(self, board: VirtualBoard, path: Path) -> None:
+        self.path = path
+        self.plugs = 0
+        self._board = board
+        self._line = socket.create_connection(("127.0.0.1", int(board.console_url.split(":")[-1])))
+        self._master: int | None = None
+        self._slave = -1
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        started = 0
+        while not self._ends.is_set():
+            resets = [reset for reset in self._board.resets if reset.cause != "soft"]
+            if self._master is not None and (len(resets) != started or self._board.state == "off"):
+                self._unplug()
+            if self._master is None and self._board.state == "running":
+                started = len(resets)
+                self._plug()
+            self._relay()
+        self._unplug()
+        self._line.close()
+
+    def _plug(self) -> None:
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.path.symlink_to(os.ttyname(self._slave))
+        self.plugs += 1
+
+    def _unplug(self) -> None:
+        master, self._master = self._master, None
+        if master is None:
+            return
+        self.path.unlink()
+        os.close(master)
+        os.close(self._slave)
+
+    def _relay(self) -> None:
+        ends: list[int | socket.socket] = [self._line]
+        if self._master is not None:
+            ends.append(self._master)
+        for end in select.select(ends, [], [], _LOOK_S)[0]:
+            if end is self._line:
+                data = self._line.recv(65536)
+                if self._master is not None:
+                    # What a port has no room for is lost, as is what is said while there is none.
+                    with contextlib.suppress(OSError):
+                        os.write(self._master, data)
+            elif self._master is not None:
+                with contextlib.suppress(OSError):
+                    self._line.sendall(os.read(self._master, 65536))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.set()
+        self._thread.join(10)
+
+    def wait_replugged(self, plugs: int) -> None:
+        """Wait until the board has come back since there were `plugs`, by a reset of its own."""
+        wait(lambda: self.plugs > plugs and self.path.exists(), "port after a reset")
+
+
+class BootRom:
+    """The drive that a board becomes when its firmware asks for it, mounted at `folder`."""
+
+    def __init__(self, board: VirtualBoard, chip: Chip, folder: Path) -> None:
+        self.folder = folder
+        self.flashed = 0
+        self.erased: list[int] = []
+        self._board = board
+        self._chip = chip
+        self._since = len(board.serial_log)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def appear(self) -> None:
+        """Power on with the button held: the drive is there."""
+        self._board.power_off()
+        self.folder.mkdir(parents=True)
+        text = f"UF2 Bootloader v3.0\nModel: Raspberry Pi\nBoard-ID: {self._chip.drive}\n"
+        (self.folder / "INFO_UF2.TXT").write_text(text)
+
+    def _serve(self) -> None:
+        while not self._ends.is_set():
+            try:
+                self._board.serial_log.wait_for(BOOTLOADER, _LOOK_S, self._since)
+                self._since = len(self._board.serial_log) + 1
+                self.appear()
+            except BoardTimeout:
+                pass
+            for file in self.folder.glob("*.UF2"):
+                self._take(file)
+
+    def _take(self, file: Path) -> None:
+        data = file.read_bytes()
+        if len(data) < 512 or len(data) < 512 * int.from_bytes(data[24:28], "little"):
+            return  # more is to come
+        flash = bytearray(self._board.flash_path.read_bytes())
+        erased: set[int] = set()
+        for offset, page in sorted(uf2_file.decode(data, self._chip).items()):
+            sector = offset - offset % uf2_file.SECTOR
+            if sector not in erased:
+                flash[sector : sector + uf2_file.SECTOR] = b"\xff" * uf2_file.SECTOR
+                erased.add(sector)
+            flash[offset : offset + len(page)] = page
+        self.erased = sorted(erased)
+        self.flashed += 1
+        shutil.rmtree(self.folder)
+        # In place: a board maps its flash file. The ROM programs the chip, no firmware runs.
+        with self._board.flash_path.open("r+b") as handle:
+            handle.write(flash)
+        self._board.power_on()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ends.set()
+        self._thread.join(10)
+
+
+def wait(holds: Callable[[], object], what: str, timeout: float = 20.0) -> None:
+    """Wait until `holds` returns something true."""
+    until = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < until, f"no {what} within {timeout} s"
+        time.sleep(_LOOK_S)

@@ -1,0 +1,109 @@
+"""What several tests of the suite do with a site."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import serial
+
+from tidemark_host.boards.base import BoardError
+from tidemark_host.hil.site import Site
+
+CTRL_C = b"\x03"
+
+
+def digest(claims: dict[str, Any]) -> bytes:
+    """Return the digest of the running image from a board's claims, b"" in rescue."""
+    value = claims["image-digest"]
+    return bytes.fromhex(value["bytes"]) if value else b""
+
+
+def once_each(site: Site) -> list[tuple[int, int]]:
+    """Return (epoch, index) of all readings at the gateway, none of which came twice."""
+    keys = [(row["epoch"], row["index"]) for row in site.readings()]
+    assert len(keys) == len(set(keys)), "a reading came twice"
+    counters = site.counters()
+    assert len(counters) == len(set(counters)), "a counter was used twice"
+    return keys
+
+
+async def more_readings(site: Site, count: int, timeout: float = 60.0) -> None:
+    """Wait until the gateway has `count` readings more than now."""
+    have = len(site.readings())
+    await site.until(
+        f"{count} more readings", lambda: len(site.readings()) >= have + count, timeout
+    )
+
+
+async def reset_by(site: Site, cause: str, since: int, timeout: float = 30.0) -> None:
+    """Wait for a start by `cause` after the first `since` starts."""
+    await site.until(
+        f"a reset by {cause}",
+        lambda: any(reset.cause == cause for reset in list(site.board.resets)[since:]),
+        timeout,
+    )
+
+
+async def mpremote(site: Site, *words: str) -> str:
+    """Run the stock mpremote on the board's console; returns what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mpremote", "connect", site.board.console_path, *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    site.note("mpremote " + " ".join(words))
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 30 * site.target.patience)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    text = out.decode("utf-8", "backslashreplace")
+    assert process.returncode == 0, text
+    return text
+
+
+async def type_on_console(site: Site, data: bytes, answer: str) -> None:
+    """Press keys on the board's console, as a person at a terminal does, and see the answer."""
+    since = len(site.board.serial_log)
+    port = await asyncio.to_thread(serial.Serial, site.board.console_path, timeout=1)
+    try:
+        await asyncio.to_thread(port.write, data)
+        await site.said(answer, 30, since)
+    finally:
+        port.close()
+
+
+async def at_repl(site: Site, code: str, soft_reset: bool = False) -> str:
+    """Run code at the raw REPL, which stops the application; returns what it printed."""
+
+    def run() -> str:
+        patience = 10 * site.target.patience
+        with site.board.repl(soft_reset, patience) as console:
+            return console.exec(code, patience)
+
+    return await asyncio.to_thread(run)
+
+
+async def leave_hanging(site: Site, code: str) -> None:
+    """Start code at the raw REPL that never ends."""
+
+    def run() -> None:
+        with site.board.repl(timeout=10 * site.target.patience) as console:
+            try:
+                console.exec(code, 0.5)
+            except BoardError as error:
+                if error.code != "console":
+                    raise
+
+    await asyncio.to_thread(run)
+
+
+async def from_board(site: Site, expression: str) -> Any:
+    """Return a value of the running firmware that JSON can carry; stops the application."""
+    code = f"import json\nfrom tidemark import stage0\nprint(json.dumps({expression}))"
+    return json.loads((await at_repl(site, code)).strip().splitlines()[-1])

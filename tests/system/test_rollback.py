@@ -1,0 +1,58 @@
+"""Bad releases end with their reason, and the former image runs; an outage rejects nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.steps import digest
+from tidemark_host.hil.site import Site
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "cause"),
+    [
+        pytest.param("crashes", "crash", "reset", marks=pytest.mark.smoke),
+        ("hangs", "deadline", "watchdog"),
+        ("stalls", "watchdog", "watchdog"),
+        ("leaks", "heap", "reset"),
+        ("unwell", "health", "reset"),
+    ],
+)
+async def test_faulty_release_is_rejected_with_its_reason(
+    site: Site, fault: str, reason: str, cause: str
+) -> None:
+    former = digest(site.claims())
+    slot = site.slot_bytes("slot_a")
+    resets = len(site.board.resets)
+    index = await site.publish("1.1.0", fault)
+    assert await site.outcome(index, 90) == (index, "rejected", reason)
+    claims = await site.claimed(mode="normal")
+    assert (digest(claims), claims["floor"]) == (former, 1)
+    assert cause in [reset.cause for reset in list(site.board.resets)[resets:]]
+    assert site.slot_bytes("slot_a") == slot
+    # It is offered still, and never tried again.
+    await site.claimed(update="rejected")
+    assert [trial for trial in site.trials() if trial[0] == index] == [(index, "rejected", reason)]
+
+
+async def test_release_that_loses_the_link_is_rejected_after_three_trials(site: Site) -> None:
+    former = digest(site.claims())
+    index = await site.publish("1.1.0", "loses-link")
+    assert await site.outcome(index, 180) == (index, "rejected", "loses-link")
+    trials = [trial for trial in site.trials() if trial[0] == index]
+    assert trials[:-1] == [(index, "inconclusive", "no-ack")] * (len(trials) - 1)
+    claims = await site.claimed(mode="normal")
+    assert (digest(claims), claims["floor"]) == (former, 1)
+
+
+async def test_outage_during_a_trial_is_inconclusive_and_delays_a_good_release(site: Site) -> None:
+    since = len(site.board.serial_log)
+    index = await site.publish("1.1.0")
+    await site.said(f"release {index} (1.1.0), trial", 60, since)
+    await site.kill_gateway()
+    await site.said("inconclusive no-ack", 60, since)
+    await site.start_gateway()
+    await site.until(
+        "an inconclusive trial", lambda: (index, "inconclusive", "no-ack") in site.trials(), 60
+    )
+    assert await site.outcome(index, 120) == (index, "confirmed", "ok")
