@@ -26,11 +26,7 @@ from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.emulated import EmulatedPico
 from tidemark_host.boards.emulated_board import EmulatedBoard
 from tidemark_host.boards.emulated_chip import PAGE, SECTOR, Timing
-from tidemark_host.factory import factory_image
-from tidemark_host.gateway.identity import GatewayIdentity
-from tidemark_host.provision import Anchors, LinkSettings, begin, finish
-from tidemark_host.release import KeyStore, Repository, app_path
-from tidemark_host.romfs import build_image
+from tidemark_host.boards.emulated_life import provisioned as life
 
 pytestmark = [pytest.mark.xdist_group("emulated"), pytest.mark.timeout(900)]
 
@@ -71,21 +67,7 @@ def board(image: Path) -> Iterator[EmulatedBoard]:
 def provisioned(image: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The flash of a provisioned board that runs release 1 and has nobody to talk to."""
     folder = tmp_path_factory.mktemp("pico")
-    app = build_image([firmware_dir() / "agent"], {"period_ms": 200}, folder / "app.romfs")
-    repository = Repository.create(folder / "updates", KeyStore.create(folder / "keys"))
-    index = repository.add(app, board=NAME, version="1.0.0")
-    repository.publish()
-    gateway = GatewayIdentity.load_or_create(folder / "gateway")
-    with EmulatedBoard(image) as made:
-        made.flash(factory_image(DEFINITION, repository.folder, app_path(NAME, index)))
-        made.power_on()
-        made.serial_log.wait_for("waits on this console", WAIT_S)
-        link = LinkSettings("127.0.0.1", 1883, "http://127.0.0.1/m/", "http://127.0.0.1/t/")
-        with made.repl(timeout=WAIT_S) as repl:
-            begin(repl)
-            finish(repl, Anchors(repository.root_bytes(), gateway.public), link)
-        made.power_off()
-        return made.read_flash(0, DEFINITION.flash_size)
+    return life(DEFINITION, image, firmware_dir() / "agent", folder, {"period_ms": 200}).flash
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -277,7 +277,7 @@ class EmulatedBoard:
         self._service.do(back)
 
     @contextlib.contextmanager
-    def skipping(self) -> Iterator[None]:
+    def skipping(self) -> Generator[None]:
         """Skip the time in which the processor sleeps, for as long as the block lasts.
 
         For what no peer has a part in: hours of back-off or a lease pass in moments.
