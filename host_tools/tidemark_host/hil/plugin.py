@@ -28,7 +28,7 @@ from tidemark_host.gateway.broker import BrokerError, Mosquitto
 from tidemark_host.hil import timeline
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import Target
+from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
 from tidemark_host.hil.waiting import SiteError
 
 T = TypeVar("T")
@@ -67,9 +67,10 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
-    from tidemark_host.hil.targets import VirtualTarget
-
-    return [VirtualTarget()]
+    kind, name = config.getoption("--board"), config.getoption("--board-name")
+    if kind == "virtual":
+        return [VirtualTarget()]
+    return [EmulatedTarget(name or "TIDEMARK_PICO")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,7 +82,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    several = len(targets_of(config)) > 1
     for item in items:
         target = _target_of(item)
         if target is None:
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=target.lacks(mark.args[0])))
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_TEST_S * target.patience))
-        if several:
+        if target.exclusive:
             # A board is in the hands of one worker only.
             item.add_marker(pytest.mark.xdist_group(target.name))
         item.user_properties.append(("rerun", rerun(config, item.nodeid)))

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import load_board
-from tidemark_host.boards.base import Board
+from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.virtual import VirtualBoard
 
+HOST = "127.0.0.1"
 BOARDS = Path(__file__).parents[3] / "boards"
 
 POWER = "power"  # the supply can be switched
@@ -48,6 +49,11 @@ class Target(Protocol):
         """Return what belongs in the flash region `runtime`; b"" when nothing does."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether there is just one of it, which one worker at a time may hold."""
+        ...
+
     def open(self, folder: Path) -> Board:
         """Take a board in hand, switched off where that is possible. Raises BoardError."""
         ...
@@ -63,12 +69,13 @@ class VirtualTarget:
     name = "virtual"
     patience = 1.0
     abilities = ALL
+    exclusive = False
 
     def __init__(self) -> None:
         self.definition = load_board(BOARDS / "VIRTUAL" / "board.toml")
 
     def lacks(self, ability: str) -> str:
-        return f"the virtual board has {ability}"
+        return f"the virtual board has no {ability}"
 
     def runtime(self) -> bytes:
         return b""
@@ -78,3 +85,36 @@ class VirtualTarget:
 
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
         return nullcontext()
+
+
+class EmulatedTarget:
+    """The real image in an emulated RP2040: its own clock, and a serial line for a network."""
+
+    name = "emulated"
+    patience = 10.0
+    abilities = ALL
+    exclusive = False
+
+    def __init__(self, board: str = "TIDEMARK_PICO") -> None:
+        """`board`: a folder of boards/. Raises BoardError `emulated`."""
+        if board != "TIDEMARK_PICO":
+            raise BoardError("emulated", f"nothing here emulates {board}, only TIDEMARK_PICO")
+        self.definition = load_board(BOARDS / board / "board.toml")
+
+    def lacks(self, ability: str) -> str:
+        return f"the emulated board has no {ability}"
+
+    def runtime(self) -> bytes:
+        return b""  # the board brings its own
+
+    def open(self, folder: Path) -> Board:
+        from tidemark_host.boards.emulated_board import EmulatedBoard
+
+        return EmulatedBoard()
+
+    def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
+        from tidemark_host.boards.emulated_board import EmulatedBoard
+        from tidemark_host.bridge import Bridge
+
+        assert isinstance(board, EmulatedBoard)
+        return Bridge(board.link_path, [(HOST, port) for port in ports])
