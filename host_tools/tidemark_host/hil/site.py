@@ -157,7 +157,7 @@ class Site:
 
     async def rest(self, folder: Path) -> Snapshot:
         """Switch board and gateway off and keep both as they are in a new `folder`."""
-        await asyncio.to_thread(self.board.power_off)
+        await asyncio.to_thread(self.halt)
         await self.kill_gateway()
         for name in _KEPT:
             shutil.copytree(self.folder / name, folder / name)
@@ -301,6 +301,14 @@ class Site:
         await asyncio.to_thread(self.board.reset)
         return "reset"
 
+    def halt(self) -> None:
+        """Switch the board off, or stop its application where nothing can."""
+        if POWER in self.target.abilities:
+            self.board.power_off()
+            return
+        self.note(f"stopped at the REPL, since {self.target.lacks(POWER)}")
+        self.board.repl(True, 10 * self.target.patience).close()
+
     async def cut(self, n: int, variant: str = "torn", timeout: float = 30.0) -> Cut:
         """Have the power fail at the n-th flash operation from now; return when it has."""
         self.board.cut_at(n, variant)
@@ -309,11 +317,11 @@ class Site:
         return cut
 
     def patch_flash(self, changes: Sequence[tuple[str, int, bytes]]) -> None:
-        """Change the flash as one with a programmer in hand can; the board is off afterwards.
+        """Change the flash as one with a programmer in hand can; off afterwards, if it can be.
 
         `changes`: (region, offset in it, bytes).
         """
-        self.board.power_off()
+        self.halt()
         flash = bytearray(self.board.read_flash(0, self.definition.flash_size))
         for region, offset, data in changes:
             start = self.definition.regions[region].offset + offset
@@ -351,8 +359,9 @@ class Site:
         Read from the flash with the firmware's own code, the board's running or not.
         """
         region = self._copy("evidence")
-        from tidemark import evidence
+        from tidemark import evidence as firmware_evidence
 
+        evidence: Any = firmware_evidence
         ring: Any = evidence.Evidence(region)
         last: int = ring.recover()
         events: list[Event] = []
