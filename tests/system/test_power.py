@@ -42,6 +42,7 @@ async def test_cuts_while_a_boot_recovers_and_opens_its_counter(
     assert len(epochs) >= len(cuts)
 
 
+@pytest.mark.needs("operations")
 @pytest.mark.parametrize("beyond", [-2, 1, 3, 5, 8])
 async def test_cut_around_the_commit_of_a_slot(site: Site, beyond: int) -> None:
     slot = site.definition.regions["slot_b"]

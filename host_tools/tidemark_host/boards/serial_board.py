@@ -104,6 +104,8 @@ class SerialBoard:
         self._line = bytearray()
         self._caused = ""  # by the host or announced by the board: the next start's cause
         self._soft = False  # a soft reset was told, whose start may be told as well
+        self._gone = False  # the port went away by itself, as it does when the board starts
+        self._told = False  # such a start was noted, and may be told as well
         self._timer: threading.Timer | None = None
         self._cuts: list[Cut] = []
         self._service = Service("serial-board", self._turn)
@@ -284,6 +286,10 @@ class SerialBoard:
         self._port, self._port_fd = port, fd
         self._service.selector.register(fd, selectors.EVENT_READ, self._from_board)
         self.serial_log.note(f"port {name}")
+        if self._gone:
+            self._gone, self._told = False, True
+            self._started(self._caused or "watchdog")
+            self._caused = ""
 
     def _close_port(self) -> None:
         port, self._port = self._port, None
@@ -303,6 +309,7 @@ class SerialBoard:
         except OSError:
             data = b""
         if not data:
+            self._gone = True
             self._close_port()
             return
         self._watch(data)
@@ -321,6 +328,7 @@ class SerialBoard:
                 # A line of its speed takes a moment; input waits meanwhile.
                 time.sleep(0.001)
             except OSError:
+                self._gone = True
                 self._close_port()
         self._out.clear()
 
@@ -341,9 +349,9 @@ class SerialBoard:
             elif line.startswith(_ANNOUNCED):
                 self._caused = self._caused or "reset"
             elif any(text in line for text in _STARTS):
-                if self._caused or not self._soft:
+                if self._caused or not (self._soft or self._told):
                     self._started(self._caused or "watchdog")
-                self._caused, self._soft = "", False
+                self._caused, self._soft, self._told = "", False, False
 
     def _started(self, cause: str) -> None:
         self._resets.append(Reset(time.monotonic(), cause))

@@ -30,7 +30,7 @@ from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
 from tidemark_host.discovery import Found, PortInfo
 from tidemark_host.hil.power import Command, uhubctl
-from tidemark_host.hil.targets import BOARDS, CUT, HOST, POWER
+from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
 from tidemark_host.toolchain_cache import bytes_digest
 
 MAX_FILE = 65_536  # bytes of bench.toml
@@ -155,6 +155,8 @@ class SerialTarget:
     def lacks(self, ability: str) -> str:
         if ability in (POWER, CUT):
             return f"{self.name} has no power switch in bench.toml"
+        if ability == CONSOLE:
+            return f"what {self.name} says before its port is back after a reset is lost"
         return f"{self.name} is a real board, whose {ability} can't be seen"
 
     @property

@@ -22,7 +22,7 @@ from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.hil import images, processes, waiting
-from tidemark_host.hil.targets import POWER, Target
+from tidemark_host.hil.targets import CONSOLE, POWER, Target
 from tidemark_host.hil.upstream import UpstreamReader
 from tidemark_host.hil.waiting import HOST, free_port
 from tidemark_host.inventory import Inventory
@@ -260,7 +260,10 @@ class Site:
         self.board.flash(bytes(blank))
         self.board.power_on()
         patience = 30 * self.target.patience
-        self.board.serial_log.wait_for("waits on this console", patience, since)
+        if CONSOLE in self.target.abilities:
+            self.board.serial_log.wait_for("waits on this console", patience, since)
+        else:
+            self.board.repl(timeout=patience).close()
 
     def flash_and_provision(self, image: Path, version: str) -> Born:
         """Flash the board, then provision it and let it run."""

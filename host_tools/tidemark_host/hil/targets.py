@@ -17,7 +17,8 @@ BOARDS = Path(__file__).parents[3] / "boards"
 POWER = "power"  # the supply can be switched
 CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
-ALL = frozenset({POWER, CUT, OPERATIONS})
+CONSOLE = "console"  # what it says is heard from the first byte of a boot on
+ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE})
 
 
 class Target(Protocol):
@@ -38,7 +39,7 @@ class Target(Protocol):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE it has."""
         ...
 
     def lacks(self, ability: str) -> str:
