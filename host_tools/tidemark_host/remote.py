@@ -123,9 +123,9 @@ def read_region(console: Console, name: str) -> bytes:
 
 
 def from_base64(said: str, size: int) -> bytes:
-    """Return `size` bytes of flash from a board's answer; an empty one stands for blank flash."""
+    """Return `size` bytes of flash from a board's answer in base64. Raises BoardError."""
     try:
-        part = binascii.a2b_base64(said) if said else b"\xff" * size
+        part = binascii.a2b_base64(said)
     except binascii.Error as error:
         raise BoardError("console", f"not what flash looks like: {said[:60]!r}") from error
     if len(part) != size:

@@ -39,7 +39,6 @@ async def test_cuts_while_a_boot_recovers_and_opens_its_counter(
     once_each(site)
     epochs = list(dict.fromkeys(epoch for epoch, seq in site.counters() if seq & 3 == 0))
     assert epochs == sorted(epochs)
-    assert len(epochs) >= len(cuts)
 
 
 @pytest.mark.needs("operations")

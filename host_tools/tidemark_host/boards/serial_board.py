@@ -31,8 +31,8 @@ _LOOK_S = 0.02
 _RETRY_S = 0.2  # between two attempts to open a port that is gone
 _CHUNK = 4096
 _LINE_MAX = 512
-_READ = 4096  # bytes of flash a call at the REPL hands over
-_READ_S = 30.0
+_BLOCK = 2048  # bytes of flash an answer hands over: no more than a slow port's buffer holds
+_READ_S = 60.0
 _CUT_S = 0.004  # stands for one flash operation when the power is cut by the clock
 
 _SOFT = b"MPY: soft reboot"
@@ -52,12 +52,15 @@ _DUMP = """
 import binascii
 from tidemark import port, stage0
 _flash = port.select().flash()
-_blank = b"\\xff" * 4096
-def _dump(start, size):
+_blank = b"\\xff" * 2048
+def _full(start, size):
     base = stage0.base
     base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
-    data = bytes(_flash.view(start, size))
-    print("" if data == _blank[:size] else binascii.b2a_base64(data).decode().strip())
+    for at in range(start, start + size, 2048):
+        if bytes(_flash.view(at, min(2048, start + size - at))) != _blank[:start + size - at]:
+            print(at)
+def _block(at, size):
+    print(binascii.b2a_base64(bytes(_flash.view(at, size))).decode().strip())
 """
 
 
@@ -213,14 +216,16 @@ class SerialBoard:
         return self._cuts.pop(0)
 
     def read_flash(self, start: int, size: int) -> bytes:
-        """Return what the running firmware reads there; this stops the application."""
-        content = bytearray()
+        """Return what the running firmware reads there; the board resets afterwards and goes on."""
+        content = bytearray(b"\xff" * size)
         with self.repl() as console:
             console.exec(_DUMP)
-            while len(content) < size:
-                count = min(_READ, size - len(content))
-                said = console.exec(f"_dump({start + len(content)}, {count})", _READ_S).strip()
-                content += remote.from_base64(said, count)
+            full = console.exec(f"_full({start}, {size})", _READ_S).split()
+            for at in map(int, full):
+                count = min(_BLOCK, start + size - at)
+                said = console.exec(f"_block({at}, {count})").strip()
+                content[at - start : at - start + count] = remote.from_base64(said, count)
+            remote.resume(console)
         return bytes(content)
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:

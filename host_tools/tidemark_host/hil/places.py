@@ -144,6 +144,7 @@ class SerialTarget:
     """A board at its place; `targets.Target`."""
 
     patience = 5.0
+    period_ms = 100
     exclusive = True
 
     def __init__(self, place: Place) -> None:

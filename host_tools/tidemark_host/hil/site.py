@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tidemark_host import protocol
-from tidemark_host.boards.base import Board, Cut, Line
+from tidemark_host.boards.base import Board, Cut, Line, Operation, Reset
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.factory import factory_image
 from tidemark_host.gateway.capture import Capture
@@ -104,6 +104,7 @@ class Site:
         options = ("--broker", f"{HOST}:{self.broker.port}", "--keylog", str(self.keylog))
         self.gateway = processes.GatewayProcess(self.state, options, self.gateway_log)
         self._stack = AsyncExitStack()
+        self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
         self.injected: set[bytes] = set()  # what an attacker of ours sent in the board's name
@@ -133,6 +134,7 @@ class Site:
         stack.push_async_callback(self.upstream.stop)
         self.board: Board = await asyncio.to_thread(self.target.open, self.folder / "board")
         stack.callback(self.board.close)
+        stack.callback(self._remember)
         ports = (self.broker.port, self.mirror.port)
         await stack.enter_async_context(self.target.link(self.board, ports))
         if self.snapshot:
@@ -164,6 +166,15 @@ class Site:
         flash = await asyncio.to_thread(self.board.read_flash, 0, self.definition.flash_size)
         ports = (self.broker.port, self.mirror.port)
         return Snapshot(folder, flash, self.id, self.public, *ports)
+
+    def _remember(self) -> None:
+        self._seen = list(self.board.resets), list(self.board.operations)
+
+    def seen(self) -> tuple[Sequence[Reset], Sequence[Operation]]:
+        """Return starts and flash operations of the board, also when it has been closed."""
+        if self._seen is None and hasattr(self, "board"):
+            return self.board.resets, self.board.operations
+        return self._seen or ((), ())
 
     def note(self, text: str) -> None:
         """Say on the timeline what the bench does."""
@@ -228,7 +239,7 @@ class Site:
         """
         agent = self.firmware / "agent"
         folder = images.overlay(self.folder / "source" / name, agent, fault, table)
-        base = {"period_ms": 40, **settings}
+        base = {"period_ms": self.target.period_ms, **settings}
         return build_image([self.firmware / "agent", folder], base, self.folder / f"{name}.romfs")
 
     def release(self, version: str, image: Path) -> int:

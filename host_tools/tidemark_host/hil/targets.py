@@ -38,6 +38,11 @@ class Target(Protocol):
         ...
 
     @property
+    def period_ms(self) -> int:
+        """Between two readings: often enough to see, seldom enough to leave it time."""
+        ...
+
+    @property
     def abilities(self) -> frozenset[str]:
         """Which of POWER, CUT, OPERATIONS, CONSOLE it has."""
         ...
@@ -69,6 +74,7 @@ class VirtualTarget:
 
     name = "virtual"
     patience = 1.0
+    period_ms = 40
     abilities = ALL
     exclusive = False
 
@@ -93,6 +99,7 @@ class EmulatedTarget:
 
     name = "emulated"
     patience = 10.0
+    period_ms = 250
     abilities = ALL
     exclusive = False
 
