@@ -237,11 +237,18 @@ class Evidence:
     def _newest(self, below):
         """Return the greatest number below `below` of a record with a good sum, 0 if none."""
         best = 0
-        for slot in range(self._slots):
-            number = struct.unpack_from(">I", self._region.view(slot * SIZE, 4), 0)[0]
-            if best < number < below and (number - 1) % self._slots == slot:
-                if self._valid(number):
-                    best = number
+        region = self._region
+        view = region.view(0, self._slots * SIZE)
+        # Downwards: of a run of records only the greatest needs its sum checked.
+        for sector in range(region.sectors - 1, -1, -1):
+            first = sector * self._per_sector
+            if region.is_blank(first * SIZE, region.sector):
+                continue
+            for slot in range(first + self._per_sector - 1, first - 1, -1):
+                number = struct.unpack_from(">I", view, slot * SIZE)[0]
+                if best < number < below and (number - 1) % self._slots == slot:
+                    if self._valid(number):
+                        best = number
         return best
 
     def _continues(self, number):

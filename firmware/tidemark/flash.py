@@ -4,7 +4,7 @@
 from tidemark.compat import const
 from tidemark.errors import FlashError
 
-_CHUNK = const(64)
+_CHUNK = const(1024)
 _BLANK = b"\xff" * _CHUNK
 
 # ioctl operations of MicroPython's block device protocol.
@@ -33,6 +33,7 @@ class Region:
         self.sectors = size // sector
         # The source of every program lies here: flash can't be programmed from flash.
         self._buffer = bytearray(flash.page)
+        self._blank = memoryview(_BLANK)[: flash.page]
 
     def read(self, off, n):
         """Return a copy of `n` bytes at `off`."""
@@ -64,8 +65,9 @@ class Region:
         while done < n:
             into = (off + done) % page
             take = min(page - into, n - done)
-            for i in range(page):
-                buf[i] = 0xFF
+            if take < page:
+                for i in range(0, page, _CHUNK):
+                    buf[i : i + _CHUNK] = self._blank[: page - i]
             buf[into : into + take] = data[done : done + take]
             self._flash.program(self._start + off + done - into, buf)
             done += take

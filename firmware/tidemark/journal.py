@@ -25,6 +25,7 @@ _BLOCK = const(128)
 _CLAIM = const(16)
 _ROOM = const(112)  # _BLOCK - _CLAIM
 _CLAIMED = b"\x00" * _CLAIM
+_BLANK = b"\xff" * _BLOCK
 _STAMP = const(16)
 _MAGIC = const(0x544D4A31)  # "TMJ1"
 _MAX_GENERATION = 0xFFFFFFFE
@@ -76,8 +77,10 @@ class Journal:
         size = self._blocks * _BLOCK
         current = committed = -1
         best = 0
+        scanned = {}
         for base in (0, size):
             self._scan(base)
+            scanned[base] = self._scanned()
             if self._settled and self._generation > best:
                 best = self._generation
                 current = base
@@ -90,7 +93,7 @@ class Journal:
             current = size - current
         else:
             committed = -1
-        self._scan(current)
+        self._take_scan(current, scanned[current])
         self._commit = committed
         return True
 
@@ -333,8 +336,7 @@ class Journal:
             self._write(self._base, self._generation, last, *self._record_at(last))
         base = self._other()
         region = self._region
-        for i in range(self._unit_sectors):
-            # Even if it reads blank: an erase that was cut off can look complete.
+        for i in range(self._unit_sectors):  # also blank ones: a cut-off erase can look complete
             region.erase(base // region.sector + i)
         index = {}
         block = 1
@@ -388,8 +390,13 @@ class Journal:
         self._forget(base)
         self._generation = self._header_at(base)
         block = 1
+        sector = self._region.sector
         while block < self._blocks:
-            if self._region.is_blank(self._at(base, block), _BLOCK):
+            at = self._at(base, block)
+            if not at % sector and self._region.is_blank(at, sector):
+                block += sector // _BLOCK
+                continue
+            if self._region.view(at, _BLOCK) == _BLANK:
                 block += 1
                 continue
             found = self._record_at(block)
@@ -401,6 +408,16 @@ class Journal:
                 self._hidden = self._open = True
                 block += 1
             self._tail = block
+
+    def _scanned(self):
+        """Return what the scan of a unit has found, for `_take_scan`."""
+        found = self._generation, self._tail, self._last, self._settled
+        return found + (self._hidden, self._open, self._index)
+
+    def _take_scan(self, base, scanned):
+        self._forget(base)
+        self._generation, self._tail, self._last, self._settled = scanned[:4]
+        self._hidden, self._open, self._index = scanned[4:]
 
     def _record_at(self, block):
         """Return (key, kind, value) of a valid record that begins at `block`, or None."""

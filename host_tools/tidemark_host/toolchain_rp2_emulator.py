@@ -69,7 +69,9 @@ def folder() -> Path | None:
         )
 
     try:
-        return cache.ensure(f"emulator{suffix}", key, "compiling the emulator (a minute)", make)
+        # By its key: checkouts that differ share this cache, and take turns.
+        name = f"emulator-{key[:12]}{suffix}"
+        return cache.ensure(name, key, "compiling the emulator (a minute)", make)
     except ToolchainError as error:
         say(f"the emulator runs slowly: {error}")
         return None

@@ -36,7 +36,7 @@ _TIMERS_MAX = const(8)
 _CTRL_C = const(3)
 _NO_CHAR = const(-1)
 _BAUD = const(921600)  # of uart1
-_RAW_BYTES = const(128)  # of the ring oscillator, for 32 bytes of output
+_RAW_BYTES = const(64)  # of the ring oscillator, for 32 bytes of output
 _RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
 
 # Bytes of _flags.
@@ -129,8 +129,8 @@ def random(n):
     """Return `n` bytes, hashed from the jitter of the ring oscillator.
 
     os.urandom is that oscillator too, but takes 8 bits a byte, 1 us apart, and mixes them so that
-    an oscillator that stands still looks random (ports/rp2/main.c). Here four bits go into one,
-    and they are looked at first. Raises StateError `random-health`.
+    an oscillator that stands still looks random (ports/rp2/main.c). Here two bits go into
+    one, 20 us apart, and they are looked at first. Raises StateError `random-health`.
     """
     out = b""
     raw = bytearray(_RAW_BYTES)
@@ -143,7 +143,7 @@ def random(n):
 
 
 def _sample(raw):
-    """Fill `raw` with bits of the oscillator, some 10 us apart."""
+    """Fill `raw` with bits of the oscillator, some 20 us apart."""
     memory = machine.mem32
     last = ones = run = longest = 0
     for i in range(len(raw)):
@@ -180,15 +180,14 @@ def _read_cause():
         return "watchdog"
     if reason & _REASON_FORCE:
         return "reset"
-    chip = machine.mem32[_CHIP_RESET]
-    if chip & (_HAD_RUN | _HAD_PSM_RESTART):
-        return "reset"
-    return "power-on" if chip & _HAD_POR else "unknown"
+    # Pin RUN clears what a loss of power clears, and it is no deed of the image either.
+    known = machine.mem32[_CHIP_RESET] & (_HAD_POR | _HAD_RUN | _HAD_PSM_RESTART)
+    return "power-on" if known else "unknown"
 
 
 def reset_cause():
-    """Return why this boot began: `power-on` (a brownout looks the same), `watchdog`, `reset`, or
-    `soft`."""
+    """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, or `power-on`
+    (a brownout and the RUN pin look the same)."""
     if "cause" not in _state:
         _state["cause"] = _read_cause()
     return _state["cause"]
@@ -293,6 +292,18 @@ def interrupted():
 # -- network --------------------------------------------------------------------------------------
 
 
+class _Line:
+    """A UART that never waits: machine.UART does, busily, for a ms even at time-out 0."""
+
+    def __init__(self, uart):
+        self._uart = uart
+        self.write = uart.write
+
+    def readinto(self, buf):
+        size = min(self._uart.any(), len(buf))
+        return self._uart.readinto(buf, size) if size else None
+
+
 def open_socket(host, port, timeout_s):
     """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
 
@@ -301,7 +312,6 @@ def open_socket(host, port, timeout_s):
     if "link" not in _state:
         from tidemark import mux
 
-        # No time-out: reads and writes move what they can.
         line = machine.UART(1, _BAUD, rxbuf=mux.RX_BUFFER, txbuf=mux.TX_BUFFER, timeout=0)
-        _state["link"] = mux.Mux(line, random)
+        _state["link"] = mux.Mux(_Line(line), random)
     return _state["link"].open(host, port, timeout_s)

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from tidemark_host import bench
 from tidemark_host.boards.emulated import Measured
 
-_OWN = ("registry", "report")
+_OWN = ("peers", "registry", "report")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `goal`: it should be at most that; `peer`: somebody else's, for comparison."""
+    """One figure. `goal`: it should be at most that, or at least where `at_least` is set.
+
+    `peer`: somebody else's figure, for comparison.
+    """
 
     suite: str
     name: str
@@ -25,11 +28,14 @@ class Row:
     goal: float | None = None
     peer: bool = False
     note: str = ""
+    at_least: bool = False
 
     @property
     def met(self) -> bool | None:
         """Say whether the goal is met; None without one."""
-        return None if self.goal is None else self.value <= self.goal
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
 @dataclass
@@ -49,9 +55,10 @@ class Results:
         goal: float | None = None,
         peer: bool = False,
         note: str = "",
+        at_least: bool = False,
     ) -> None:
         """Add a row: `name` says what is done, `variant` by which implementation."""
-        self.rows.append(Row(self.suite, name, variant, value, unit, goal, peer, note))
+        self.rows.append(Row(self.suite, name, variant, value, unit, goal, peer, note, at_least))
 
     def add_cycles(
         self,

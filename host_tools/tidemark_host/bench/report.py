@@ -62,7 +62,7 @@ def show(rows: Sequence[Row]) -> None:
             number(row.value),
             row.unit,
             milliseconds,
-            "" if row.goal is None else number(row.goal),
+            "" if row.goal is None else ("≥ " if row.at_least else "") + number(row.goal),
             " ".join(part for part in (verdict, row.note) if part),
         )
         former = row.suite

@@ -13,7 +13,7 @@ from typing import Any, cast
 from tidemark_host import toolchain
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError, BoardTimeout
-from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip
+from tidemark_host.boards.emulated_chip import MARK_ADDRESS, Chip, with_runtime
 from tidemark_host.boards.repl import text
 from tidemark_host.romfs import pack
 from tidemark_host.toolchain_cache import REPO
@@ -110,16 +110,22 @@ class EmulatedPico:
     def __init__(
         self, uf2: Path, flash: Mapping[int, bytes] | None = None, *, watchdog: bool = True
     ) -> None:
-        """Power on and wait for the REPL. `flash`: content by offset, put there before.
+        """Power on and wait for the REPL. `flash`: content by offset, put there before;
+        with a part at 0 it is all of it.
 
         `watchdog`: False for one that never bites. Raises BoardTimeout when no prompt comes
         within 5 emulated seconds.
         """
-        self.chip = Chip({**flash_of(uf2.read_bytes()), **(flash or {})}, watchdog=watchdog)
+        runtime = with_runtime(b"", flash_of(uf2.read_bytes()))
+        content = flash if flash and 0 in flash else {0: runtime, **(flash or {})}
+        self._begin(Chip(content, watchdog=watchdog))
+        self._wait(b">>> ", 5.0, "the REPL's prompt")
+
+    def _begin(self, chip: Chip) -> None:
+        self.chip = chip
         self.chip.on_byte = self._on_byte
         self._wanted: bytes | None = None
         self._output = bytearray()
-        self._wait(b">>> ", 5.0, "the REPL's prompt")
         self._raw = False
 
     @property
@@ -194,7 +200,11 @@ def cross_compile(name: str, source: str) -> bytes:
 
 
 def measure(
-    files: Mapping[str, bytes], code: str, timeout: float = 120.0, uf2: Path | None = None
+    files: Mapping[str, bytes],
+    code: str,
+    timeout: float = 120.0,
+    uf2: Path | None = None,
+    flash: Mapping[int, bytes] | None = None,
 ) -> Measured:
     """Boot an emulated Pico, run `code` there and return what it cost.
 
@@ -202,7 +212,8 @@ def measure(
     `cross_compile`; they win over frozen modules of the same name, and run in place but for
     native code, which is copied to RAM. code: may call `bench.measure(name, function, *args)`,
     and leaves in `result` what the host gets, through JSON. timeout: emulated seconds for all of
-    it. uf2: another image than TIDEMARK_PICO's. Two calls with the same arguments give the same
+    it. uf2: another image than TIDEMARK_PICO's. flash: what else is in the flash, by offset,
+    behind the files. Two calls with the same arguments give the same
     cycles, exactly. Raises BoardError, BoardTimeout.
     """
     job = f"import bench\nresult = None\n{code}\n{_EPILOGUE}"
@@ -213,10 +224,12 @@ def measure(
             f"{_JOB}.mpy": cross_compile("job.py", job),
         }
     )
-    if len(image) > BENCH_SIZE:
-        raise BoardError("too-big", f"{len(image)} bytes of modules, {BENCH_SIZE} fit")
+    content: dict[int, bytes] = {**(flash or {}), BENCH_OFFSET: image}
+    end = min((at for at in content if at > BENCH_OFFSET), default=BENCH_OFFSET + BENCH_SIZE)
+    if len(image) > end - BENCH_OFFSET:
+        raise BoardError("too-big", f"{len(image)} bytes of modules, {end - BENCH_OFFSET} fit")
     built = uf2 or toolchain.firmware("TIDEMARK_PICO")
-    pico = EmulatedPico(built, {BENCH_OFFSET: image}, watchdog=False)
+    pico = EmulatedPico(built, content, watchdog=False)
     marks: list[tuple[int, int]] = []
     pico.chip.on_mark = lambda value: marks.append((value, pico.cycles))
     pico.exec(_MOUNT % len(image))

@@ -28,11 +28,19 @@ from tidemark_host.boards.base import (
 )
 from tidemark_host.boards.console import Console
 from tidemark_host.boards.console_log import ConsoleLog
-from tidemark_host.boards.emulated_chip import FLASH_SIZE, LOG_MAX, TYPICAL, Chip, Timing
+from tidemark_host.boards.emulated_chip import (
+    FLASH_SIZE,
+    LOG_MAX,
+    TYPICAL,
+    Chip,
+    Timing,
+    with_runtime,
+)
 from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.service import Service
 from tidemark_host.toolchain_rp2 import flash_of
+from tidemark_host.toolchain_rp2_emulator import load
 
 _OFF, _RUNNING, _HUNG = "off", "running", "hung"
 _SLICE_S = 0.004  # emulated; how late the host is heard
@@ -67,6 +75,7 @@ class EmulatedBoard:
             from tidemark_host import toolchain
 
             runtime = toolchain.firmware("TIDEMARK_PICO")
+        load("native")  # here, where it may take its time: the emulator may have to be compiled
         self._runtime = flash_of(runtime.read_bytes())
         self._unique_id = unique_id or os.urandom(8)
         self._seed = os.urandom(32) if seed is None else seed
@@ -291,7 +300,8 @@ class EmulatedBoard:
         """Switch off and leave nothing behind. A second call does nothing."""
         if self._service.closing:
             return
-        self._service.do(lambda: self._off("closed"))
+        with contextlib.suppress(BoardError):
+            self._service.do(lambda: self._off("closed"))
         self._service.close()
         for end in self._ends:
             self._service.selector.unregister(end)
@@ -387,13 +397,7 @@ class EmulatedBoard:
     # -- power --------------------------------------------------------------------------------
 
     def _flashed(self, image: bytes) -> NorFlash:
-        content = bytearray(b"\xff" * FLASH_SIZE)
-        content[: len(image)] = image
-        end = max(offset + len(part) for offset, part in self._runtime.items())
-        if content[:end] == b"\xff" * end:
-            for offset, part in self._runtime.items():
-                content[offset : offset + len(part)] = part
-        return NorFlash(content, weak=self._weak)
+        return NorFlash(bytearray(with_runtime(image, self._runtime)), weak=self._weak)
 
     def _start(self, cause: str = "power-on") -> None:
         # A boot of its own each time, and the same ones for the same seed.

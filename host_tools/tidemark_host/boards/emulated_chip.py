@@ -33,6 +33,7 @@ MARK_ADDRESS = 0x40000000
 LOG_MAX = 200_000  # entries of each log; older ones go
 _SLICE = 1_000_000  # instructions between two looks at the host's signals
 _PIO = (0x50200, 0x50300)  # addresses >> 12
+_TIMER = 0x40054
 _ROSC = 0x40060
 _UNIQUE_ID = bytes.fromhex("e6605481db318c36")
 _HAD_RUN = 1 << 16
@@ -51,6 +52,16 @@ class Timing:
 
 
 TYPICAL = Timing()
+
+
+def with_runtime(image: bytes, runtime: Mapping[int, bytes]) -> bytes:
+    """Return a whole flash: `image`, then blank; `runtime` (offset: content) where it is blank."""
+    flash = bytearray(image.ljust(FLASH_SIZE, b"\xff"))
+    end = max(offset + len(part) for offset, part in runtime.items())
+    if flash[:end] == b"\xff" * end:
+        for offset, part in runtime.items():
+            flash[offset : offset + len(part)] = part
+    return bytes(flash)
 
 
 class Chip:
@@ -118,6 +129,10 @@ class Chip:
     def lost(self, uart: int) -> int:
         """Return how many bytes a full receive FIFO has lost."""
         return int(self._mcu.uart[uart].lost)
+
+    def byte_ns(self, uart: int) -> float:
+        """Return how long a byte takes on the line."""
+        return 10 * float(self._mcu.uart[uart].bit_ns)
 
     def waiting(self, uart: int) -> int:
         """Return how many bytes are still on their way to the firmware."""
@@ -300,9 +315,12 @@ class Chip:
 def _loop(mcu: Any) -> Any:
     """Return the compiled loop where there is one, else the emulator's own."""
     try:
-        return load("native._tidemark_loop").Loop(mcu)
+        native = load("native._tidemark_loop")
     except ImportError:
         return _Loop(mcu)
+    mcu.sio = native.Sio(mcu)
+    mcu.peripherals[_TIMER] = native.Timer(mcu)
+    return native.Loop(mcu)
 
 
 class _Loop:

@@ -63,6 +63,7 @@ def mended() -> dict[str, Any]:
             self._tx: deque[int] = deque()
             self._shifting: int | None = None
             self._levels = 0x12
+            self._flags = -1  # of UARTFR; -1: not as they were
 
         def reset(self) -> None:
             super().reset()
@@ -99,6 +100,7 @@ def mended() -> dict[str, Any]:
                 self.lost += 1
                 return
             self.rx_fifo.push(value)
+            self._flags = -1
             self._silence.schedule(_TIMEOUT_BITS * self.bit_ns)
             if held + 1 >= self._rx_level():
                 self._interrupt_status |= uart.UARTRXINTR
@@ -117,6 +119,7 @@ def mended() -> dict[str, Any]:
 
         def _sent(self) -> None:
             byte, self._shifting = self._shifting, None
+            self._flags = -1
             if self._tx:
                 self._shift()
             if byte is not None:
@@ -131,6 +134,7 @@ def mended() -> dict[str, Any]:
 
         def read_uint32(self, offset: int) -> int:
             if offset == uart.UARTDR:
+                self._flags = -1
                 value = self.rx_fifo.pull()
                 if self.rx_fifo.item_count < self._rx_level():
                     self._interrupt_status &= ~uart.UARTRXINTR
@@ -141,9 +145,15 @@ def mended() -> dict[str, Any]:
                 return int(value)
             if offset == _IFLS:
                 return self._levels
+            if offset == uart.UARTFR:
+                # The register that is read most often.
+                if self._flags < 0:
+                    self._flags = self.flags
+                return self._flags
             return int(super().read_uint32(offset))
 
         def write_uint32(self, offset: int, value: int) -> None:
+            self._flags = -1
             if offset == uart.UARTDR:
                 if len(self._tx) < self.depth:
                     self._tx.append(value & 0xFF)

@@ -28,6 +28,7 @@ class Service:
         """Make it; `start` starts the thread."""
         self.selector = selectors.DefaultSelector()
         self.closing = False
+        self._failed: Exception | None = None
         self._turn = turn
         self._jobs: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
@@ -48,6 +49,8 @@ class Service:
         """
         if self.closing:
             raise BoardError("closed", "the board has been closed")
+        if self._failed:
+            raise BoardError("service", f"the board's thread ended: {self._failed!r}")
         if threading.current_thread() is self._thread:
             return job()
         future: Future[T] = Future()
@@ -105,4 +108,9 @@ class Service:
 
     def _serve(self) -> None:
         while not self.closing:
-            self._turn()
+            try:
+                self._turn()
+            except Exception as error:
+                # A fault of ours: whoever asks next is told, and the traceback is shown.
+                self._failed = error
+                raise

@@ -25,7 +25,7 @@ from tidemark_host.hil import images, processes, waiting
 from tidemark_host.hil.targets import CONSOLE, POWER, Target
 from tidemark_host.hil.upstream import UpstreamReader
 from tidemark_host.hil.waiting import HOST, free_port
-from tidemark_host.inventory import Inventory
+from tidemark_host.inventory import DEFAULT_COHORT, Inventory
 from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
@@ -276,14 +276,14 @@ class Site:
         else:
             self.board.repl(timeout=patience).close()
 
-    def flash_and_provision(self, image: Path, version: str) -> Born:
+    def flash_and_provision(self, image: Path, version: str, cohort: str = DEFAULT_COHORT) -> Born:
         """Flash the board, then provision it and let it run."""
         self.flash(image, version)
         with self.board.repl(timeout=10 * self.target.patience) as console:
             born = begin(console)
-            finish(console, self.anchors, self.link_settings())
+            finish(console, self.anchors, self.link_settings(cohort))
         self.id, self.public = born.id, born.public
-        self.inventory.enroll(born.public, born.board, "bench")
+        self.inventory.enroll(born.public, born.board, "bench", cohort)
         self.board.reset()
         return born
 
@@ -292,7 +292,7 @@ class Site:
         """What the owner gives a board to trust."""
         return Anchors(self.repository.root_bytes(), self.identity.public)
 
-    def link_settings(self) -> LinkSettings:
+    def link_settings(self, cohort: str = DEFAULT_COHORT) -> LinkSettings:
         """Where the board finds this site, and how often it asks."""
         return LinkSettings(
             HOST,
@@ -302,6 +302,7 @@ class Site:
             update_s=2,
             report_s=2,
             keepalive_s=4,
+            cohort=cohort,
         )
 
     async def power_cycle(self) -> str:
