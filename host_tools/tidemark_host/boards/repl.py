@@ -26,6 +26,7 @@ def _port_errors() -> tuple[type[Exception], ...]:
 # What a serial port raises that has just gone.
 GONE = _port_errors()
 _READ_S = 0.2
+_ANSWER_S = 5.0
 # What gets a board out of whatever mode it was left in: Ctrl-C for code that caught the first one,
 # Ctrl-B out of the raw REPL. In half of a raw paste Ctrl-C ends the paste.
 _RECOVER = b"\x03\r\x03\x03\x02\r\x03"
@@ -83,7 +84,11 @@ class Repl:
         within `timeout` seconds.
         """
         try:
-            out, err = self._transport.exec_raw(code, timeout=timeout)
+            # mpremote reads the board's first word once; a board that is busy takes a moment.
+            self._transport.serial.timeout = _ANSWER_S
+            self._transport.exec_raw_no_follow(code)
+            self._transport.serial.timeout = _READ_S
+            out, err = self._transport.follow(timeout)
         except (TransportError, *GONE) as error:
             raise BoardError("console", f"no answer from the REPL: {error}") from error
         if err:
