@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,6 @@ from tidemark_host.hil import attack
 from tidemark_host.hil.site import Site
 
 COPIES = 10
-ENCRYPT0, SIGN1 = 0xD0, 0xD2
 
 
 @pytest.mark.smoke
@@ -92,22 +90,3 @@ async def test_outage_of_broker_and_gateway_loses_nothing_and_repeats_nothing(si
 
 def _sent(site: Site) -> list[bytes]:
     return site.capture.of(site.id, "telemetry")
-
-
-@pytest.mark.parametrize(
-    ("settings", "tag", "trust"),
-    [({"confidential": True}, ENCRYPT0, "mac"), ({"integrity": "sign"}, SIGN1, "signature")],
-    ids=["confidential", "signed"],
-)
-async def test_readings_are_sealed_as_the_image_in_use_sets_it(
-    site: Site, settings: dict[str, Any], tag: int, trust: str
-) -> None:
-    index = await site.publish("1.1.0", **settings)
-    assert await site.outcome(index) == (index, "confirmed", "ok")
-    epoch = max(row["epoch"] for row in site.readings())
-    sent = len(_sent(site))
-    await more_readings(site, 10)
-    rows = [row for row in site.readings() if row["epoch"] >= epoch]
-    assert {row["tags"]["trust"] for row in rows if row["kind"] == "telemetry"} >= {trust}
-    assert {message[0] for message in _sent(site)[sent:]} == {tag}
-    once_each(site)

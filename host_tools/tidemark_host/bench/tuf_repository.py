@@ -55,7 +55,9 @@ class BenchRepository:
 
 
 def make(
-    image: bytes, size: int = 0, generate: Callable[[], CryptoSigner] = CryptoSigner.generate_ed25519
+    image: bytes,
+    size: int = 0,
+    generate: Callable[[], CryptoSigner] = CryptoSigner.generate_ed25519,
 ) -> BenchRepository:
     """Sign a repository whose newest release is `image`.
 
