@@ -216,7 +216,7 @@ class SerialBoard:
         return self._cuts.pop(0)
 
     def read_flash(self, start: int, size: int) -> bytes:
-        """Return what the running firmware reads there; the board resets afterwards and goes on."""
+        """Return what the running firmware reads there; the board resets afterwards."""
         content = bytearray(b"\xff" * size)
         with self.repl() as console:
             console.exec(_DUMP)
