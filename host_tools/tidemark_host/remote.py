@@ -6,6 +6,7 @@ own claim.
 
 from __future__ import annotations
 
+import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,17 @@ def read_region(console: Console, name: str) -> bytes:
     except ValueError as error:
         raise BoardError("console", f"not a region's content: {error}") from error
     return bytes(content)
+
+
+def from_base64(said: str, size: int) -> bytes:
+    """Return `size` bytes of flash from a board's answer in base64. Raises BoardError."""
+    try:
+        part = binascii.a2b_base64(said)
+    except binascii.Error as error:
+        raise BoardError("console", f"not what flash looks like: {said[:60]!r}") from error
+    if len(part) != size:
+        raise BoardError("console", f"{len(part)} bytes of flash where {size} were asked for")
+    return part
 
 
 def resume(console: Console) -> None:
