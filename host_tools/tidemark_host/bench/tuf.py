@@ -225,7 +225,7 @@ def update(size: int, *, heap: int = 0, search: bool = False) -> Update:
         "LENGTH": len(content),
         "JOURNAL": regions["journal"],
         "FILES": regions["outbox"],
-        "SLOT": regions["slot_b"],
+        "SLOT": regions["slot_a"],
     }
     job = _FEED + _constants(values) + _UPDATE
     if heap:
@@ -237,7 +237,7 @@ def update(size: int, *, heap: int = 0, search: bool = False) -> Update:
         {"root.json": repository.root, **files},
         job,
         timeout=300.0,
-        flash={regions["slot_b"][0] + 4096: content},
+        flash={regions["slot_a"][0] + 4096: content},
     )
     said = measured.result
     return Update(
