@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware hil reproducible bench doctor lock clean
+.PHONY: help demo setup test quick lint format firmware hil reproducible bench model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ hil: setup ## the system suite on TARGET=virtual|emulated|serial [BOARD=<name>] 
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table
 	@$(RUN)/tidemark bench
+
+model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
+	@$(RUN)/python -m tidemark_host.modelcheck
 
 doctor: $(STAMP) ## say which tools are here and work
 	@$(RUN)/python -m tidemark_host.toolchain doctor

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import tidemark_host
 from tidemark_host.boardfile import generate_board_module, load_board
 from tidemark_host.toolchain import umqtt_dir
 from tidemark_host.toolchain_build import firmware_dir
@@ -17,7 +18,8 @@ from tidemark_host.toolchain_native import host_march, native_modules
 
 REPO = Path(__file__).resolve().parents[1]
 BOARD = "VIRTUAL"
-GENERATED = REPO / "build" / BOARD / "gen"
+# Beside the host's code: a mutant of the generators, in a copy, leaves everybody else's alone.
+GENERATED = Path(tidemark_host.__file__).resolve().parents[2] / "build" / BOARD / "gen"
 # Modules that run on both interpreters but live with the host's code, such as the NOR model.
 SHARED = REPO / "host_tools" / "tidemark_host" / "boards"
 

@@ -12,18 +12,19 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def encode(obj):
+def encode(obj, feed=None):
     """Return the OLPC canonical JSON of `obj` as bytes (UTF-8), as securesystemslib writes it.
 
     `obj`: dict with str keys, list or tuple, str, int, bool, None. Keys are sorted, only `"` and
-    backslash are escaped. Raises CodecError: "json-float", "json-key", "json-type", "json-utf8".
+    backslash are escaped. `feed`: called with no argument now and then, or None.
+    Raises CodecError: "json-float", "json-key", "json-type", "json-utf8".
     """
     out = bytearray()
-    _write(out, obj)
+    _write(out, obj, feed)
     return bytes(out)
 
 
-def _write(out, obj):
+def _write(out, obj, feed):
     if isinstance(obj, str):
         _write_string(out, obj)
     elif obj is True:
@@ -43,14 +44,16 @@ def _write(out, obj):
             out.extend(mark)
             _write_string(out, key)
             out.extend(b":")
-            _write(out, obj[key])
+            _write(out, obj[key], feed)
             mark = b","
         out.extend(b"}" if obj else b"{}")
+        if feed:
+            feed()
     elif isinstance(obj, (list, tuple)):
         mark = b"["
         for item in obj:
             out.extend(mark)
-            _write(out, item)
+            _write(out, item, feed)
             mark = b","
         out.extend(b"]" if obj else b"[]")
     elif isinstance(obj, float):
@@ -70,18 +73,19 @@ def _write_string(out, text):
     out.append(_QUOTE)
 
 
-def loads(buf, max_size, max_depth=10):
+def loads(buf, max_size, max_depth=10, feed=None):
     """Return the value of a JSON text (RFC 8259), read strictly.
 
     `buf`: bytes-like UTF-8 of at most `max_size` bytes; `max_depth`: arrays and objects within
-    one another. Cost is linear in the size. Beyond the RFC it refuses what signed metadata never
-    needs: floats, integers above 2^53 either way, a key twice in an object, lone surrogates.
+    one another. `feed`: called with no argument now and then, or None. Cost is linear in the size.
+    Beyond the RFC it refuses what signed metadata never needs: floats, integers above 2^53 either
+    way, a key twice in an object, lone surrogates.
     Raises CodecError: "json-size", "json-depth", "json-syntax", "json-float", "json-int",
     "json-duplicate", "json-utf8", "json-nodes".
     """
     if len(buf) > max_size:
         raise CodecError("json-size", "larger than allowed")
-    reader = _Reader(buf if isinstance(buf, bytes) else bytes(buf))
+    reader = _Reader(buf if isinstance(buf, bytes) else bytes(buf), feed)
     # An empty array is 3 bytes of text and 60 of heap: no honest metadata is made of them.
     reader.nodes = 16 + len(buf) // 8
     value = reader.value(max_depth)
@@ -97,11 +101,12 @@ def _syntax(text):
 class _Reader:
     """One pass over `buf`; `at` is the next unread byte."""
 
-    def __init__(self, buf):
+    def __init__(self, buf, feed):
         self.buf = buf
         self.end = len(buf)
         self.at = 0
         self.nodes = 0
+        self.feed = feed
 
     def peek(self):
         """Skip white space; return the next byte as an int, None at the end."""
@@ -124,6 +129,8 @@ class _Reader:
             self.nodes -= 1
             if self.nodes < 0:
                 raise CodecError("json-nodes", "too many arrays and objects for its size")
+            if self.feed:
+                self.feed()
             self.at += 1
             return self.object(depth - 1) if byte == 0x7B else self.array(depth - 1)
         if byte == 0x2D or 0x30 <= byte <= 0x39:

@@ -11,8 +11,10 @@ TARGETS_URL = const(4)
 UPDATE_S = const(5)
 REPORT_S = const(6)
 KEEPALIVE_S = const(7)
+COHORT = const(8)
 
 _TEXT_MAX = const(128)
+_COHORT_MAX = const(32)
 _DAY_S = const(86_400)
 
 # key: (least, most) for integers; None for text.
@@ -29,11 +31,11 @@ _KNOWN = {
 
 def check(config):
     """Returns `config` (dict) if all of `_KNOWN` is there, of the right type and in range, and
-    nothing else. Raises ConfigError("config") that names the key."""
+    nothing else but a cohort's name. Raises ConfigError("config") that names the key."""
     if not isinstance(config, dict):
         raise ConfigError("config", "not a map")
     for key in config:
-        if key not in _KNOWN:
+        if key not in _KNOWN and key != COHORT:
             raise ConfigError("config", "unknown key %s" % key)
     for key, limits in _KNOWN.items():
         value = config.get(key)
@@ -44,6 +46,8 @@ def check(config):
             good = good and limits[0] <= value <= limits[1]
         if not good:
             raise ConfigError("config", "value of key %d" % key)
+    if not is_cohort(config.get(COHORT, "default")):
+        raise ConfigError("config", "value of key %d" % COHORT)
     from tidemark.http import parse_url
 
     for key in (METADATA_URL, TARGETS_URL):
@@ -52,3 +56,21 @@ def check(config):
         except LinkError as error:
             raise ConfigError("config", "key %d: %s" % (key, error.text))
     return config
+
+
+def cohort(config):
+    """The name (str) of the cohort that checked settings put a board in, "" for the whole fleet's
+    releases only."""
+    name = config.get(COHORT, "default")
+    return "" if name == "default" else name
+
+
+def is_cohort(name):
+    """True for 1 to 32 characters of a-z, 0-9 and "-": it is a role's name, a file's and a part
+    of a path."""
+    if not isinstance(name, str) or not 0 < len(name) <= _COHORT_MAX:
+        return False
+    for c in name:
+        if not ("a" <= c <= "z" or "0" <= c <= "9" or c == "-"):
+            return False
+    return name not in ("root", "targets", "snapshot", "timestamp")

@@ -2,17 +2,11 @@
 # edwards25519's; the engines come from host_tools/tidemark_host/cryptogen when the image is built.
 # Importing this raises ImportError where there is none.
 
-from array import array
-
 try:
     import tidemark_curve_thumb as native
 except ImportError:
     import tidemark_curve_viper as native
 
-from .edwards25519 import L
-
-_L8 = 8 * L
-_SHORT = 128
 _ZERO = bytes(32)
 
 # No native call may take 50 ms: script entries (ladder, comb) or bits (verification) a call.
@@ -33,14 +27,16 @@ class Engine:
         self.module = module
         self._native_run = module.run
         self._programs = module.PROGRAMS
-        self._memory = array("i", bytes(module.MEMORY_BYTES))
+        self._memory = bytearray(module.MEMORY_BYTES)
         # A copy: constants of an image need not be aligned to words.
         self._comb = bytearray(module.COMB)
         self._digits = bytearray(module.COLUMNS)
         self._script = bytearray(_SCRIPT_BYTES)
         # Two bytes more than a number has: native code reads ahead.
         self._number = bytearray(34)
-        self._product = array("i", bytes(4 * 64))
+        self._u = bytearray(34)
+        self._v = bytearray(34)
+        self._product = bytearray(4 * 64)
         for slot in range(len(module.ELEMENTS) // 32):
             self.load(slot, module.ELEMENTS[32 * slot : 32 * slot + 32])
 
@@ -124,6 +120,15 @@ class Engine:
         self.run(m.AFFINE_T)
         return True
 
+    def short_pair(self, k):
+        """Return (is negative, u, v) with u, or -u where negative, = v*k modulo 8L, and v odd.
+
+        `k`: 32 bytes below L. u and v, each in a buffer of 34 bytes that the next call takes,
+        are of about 128 bits: for public numbers only.
+        """
+        u, v = self._u, self._v
+        return self.module.short_pair(0, 0, self._product, k, u, v), u, v
+
     def equation_holds(self, public, r, s, k, feed):
         """See edwards25519.
 
@@ -132,20 +137,17 @@ class Engine:
         and so have the doublings.
         """
         m = self.module
-        u, v = short_pair(int.from_bytes(k, "little"), m.euclid)
-        if not self._decode(public, u >= 0, feed):
+        negative, u, v = self.short_pair(k)
+        if not self._decode(public, not negative, feed):
             return False
         self.run(m.KEY_MULTIPLES)
         if not self._decode(r, True, feed):
             return False
         self.run(m.R_MULTIPLES)
-        self._comb_digits(self.reduce((v * int.from_bytes(s, "little")).to_bytes(64, "little")))
+        self._comb_digits(self.multiply_add(v, s, _ZERO))
         key = bytearray(m.DIGITS)
         nonce = bytearray(m.DIGITS)
-        self._number[:32] = abs(u).to_bytes(32, "little")
-        high = max(m.COLUMNS, m.signed_digits(key, self._number))
-        self._number[:32] = v.to_bytes(32, "little")
-        high = max(high, m.signed_digits(nonce, self._number))
+        high = max(m.COLUMNS, m.signed_digits(key, u), m.signed_digits(nonce, v))
         self.run(m.NEUTRAL)
         while high > 0:
             low = max(0, high - _BITS_SLICE)
@@ -169,53 +171,6 @@ class Engine:
             feed()
         m.store(0, 0, self._memory, m.SLOT_A, m.SLOT_B, self._number)
         return bytes(self._number[:32])
-
-
-def short_pair(k, euclid):
-    """Return (u, v) with u = v*k modulo 8L, v odd and positive; both of about 128 bits.
-
-    Euclid's algorithm on 8L and k, stopped half-way; on the leading 28 bits as long as these
-    decide (Lehmer), with the engine's `euclid`.
-    """
-    a = _L8
-    b = k
-    s = 0
-    t = 1
-    # All the way a = s*k and b = t*k modulo 8L, and at most one of s and t is even.
-    matrix = array("i", bytes(16))
-    shift = 256 - 28
-    while shift > _SHORT - 12:
-        bits = euclid(a >> shift, b >> shift, matrix)
-        if not bits or not matrix[1]:
-            break
-        m0, m1, m2, m3 = matrix
-        a, b = m0 * a - m1 * b, m3 * b - m2 * a
-        s, t = m0 * s - m1 * t, m3 * t - m2 * s
-        if bits < 0:
-            a = -a
-            b = -b
-            s = -s
-            t = -t
-            bits = -bits
-        # The bits that were left out may turn the last remainder's sign.
-        if b < 0:
-            b = -b
-            t = -t
-        if a < b:
-            a, b = b, a
-            s, t = t, s
-        shift += bits - 28
-    while b >> _SHORT:
-        q = a // b
-        a, b = b, a - q * b
-        s, t = t, s - q * t
-    if not t & 1:
-        q = (a - (1 << _SHORT)) // b + 1
-        b = a - q * b
-        t = s - q * t
-    if t < 0:
-        return -b, -t
-    return b, t
 
 
 _engine = None

@@ -51,7 +51,7 @@ def verify(public, message, signature, feed=None):
     if at != end or not 0 < r < _N or not 0 < s < _N:
         return False
     digest = int.from_bytes(hashlib.sha256(message).digest(), "big")
-    inverse = pow(s, _N - 2, _N)
+    inverse = _invert(s, _N)
     key = (int.from_bytes(public[:32], "big"), int.from_bytes(public[32:], "big"))
     x, _, z = _combine(digest * inverse % _N, r * inverse % _N, key, feed)
     if not z:
@@ -80,11 +80,24 @@ def _combine(a, b, key, feed):
     return point
 
 
+def _invert(a, p):
+    """1 / a mod the prime `p`, 0 < a < p, by Euclid's algorithm: pow() would hold the VM for more
+    than 50 ms.
+    """
+    r, next_r = p, a
+    t, next_t = 0, 1
+    while next_r:
+        q = r // next_r
+        r, next_r = next_r, r - q * next_r
+        t, next_t = next_t, t - q * next_t
+    return t % p
+
+
 def _affine(point):
     x, y, z = point
     if not z:
         return None
-    z = pow(z, _P - 2, _P)
+    z = _invert(z, _P)
     zz = z * z % _P
     return x * zz % _P, y * zz * z % _P
 

@@ -65,8 +65,9 @@ class Region:
         while done < n:
             into = (off + done) % page
             take = min(page - into, n - done)
-            for i in range(0, page, _CHUNK):
-                buf[i : i + _CHUNK] = self._blank[: page - i]
+            if take < page:
+                for i in range(0, page, _CHUNK):
+                    buf[i : i + _CHUNK] = self._blank[: page - i]
             buf[into : into + take] = data[done : done + take]
             self._flash.program(self._start + off + done - into, buf)
             done += take

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from tidemark import cbor, ed25519
+from tidemark import cbor, ed25519, entropy
 from tidemark.compat import const
 from tidemark.errors import CodecError, ConfigError, StateError
 
@@ -40,15 +40,13 @@ def load(journal):
 def birth(journal, random):
     """The board's `Identity`, made now when there is none.
 
-    random: callable n -> n bytes of the hardware source. Two draws that are equal or constant are
-    a dead source: StateError("random-health"), and no key is made.
+    random: callable n -> n bytes of the hardware source. One that fails its health tests (see
+    entropy) is StateError("random-health"), and no key is made.
     """
     identity = load(journal)
     if identity:
         return identity
-    seed, other = random(32), random(32)
-    if seed == other or len(set(seed)) < 8 or len(set(other)) < 8:
-        raise StateError("random-health", "the random source repeats itself")
+    seed = entropy.tested(random)
     journal.put("key", seed)
     return load(journal)
 

@@ -162,6 +162,9 @@ class Mux(end.End):
 
     def _advance(self, hurry):
         now = self._ticks()
+        if self.heard:
+            self.heard = False
+            self._missed_at = now
         if self._waiting or not (self._done or self._held):
             self._send()
         if self._waiting:
@@ -224,6 +227,8 @@ class Mux(end.End):
         self._turn = (self._turn + 1) & 0xFFFF
         self._read = self._reader.read
         self._begin_burst()
+        if self._missed & 1:
+            self._cursor = self._next  # a short frame gets through more easily: only ask
         self._send()
 
     def _build(self):
@@ -353,7 +358,7 @@ class Socket(IOBase):
     def recv(self, size):
         """Return at most `size` bytes that came."""
         if not self._readable():
-            raise OSError(EAGAIN)
+            raise OSError(EAGAIN, "not yet")
         return bytes(self._mux.receive(self._index, size))
 
     def read(self, size):
@@ -379,7 +384,7 @@ class Socket(IOBase):
         """Send the start of `data`; return how many bytes were taken."""
         sent = self._push(memoryview(data))
         if not sent and len(data):
-            raise OSError(EAGAIN)
+            raise OSError(EAGAIN, "not yet")
         return sent
 
     def write(self, data, size=None):
@@ -434,11 +439,11 @@ class Socket(IOBase):
         """Return whether there is something to read or an end; wait for it when blocking."""
         mux = self._mux
         if not mux:
-            raise OSError(ENOTCONN)
+            raise OSError(ENOTCONN, "closed")
         channel = self._channel
         while not channel.have:
             if channel.broken:
-                raise OSError(ECONNRESET)
+                raise OSError(ECONNRESET, "connection lost")
             if channel.ended:
                 return True
             mux.want()
@@ -452,12 +457,12 @@ class Socket(IOBase):
         """Queue what there is room for, then step; return the bytes taken."""
         mux = self._mux
         if not mux:
-            raise OSError(ENOTCONN)
+            raise OSError(ENOTCONN, "closed")
         channel = self._channel
         done = 0
         while True:
             if channel.ended or channel.broken:
-                raise OSError(ECONNRESET)
+                raise OSError(ECONNRESET, "connection lost")
             sent = mux.send(self._index, view[done:])
             done += sent
             if sent and done < len(view):

@@ -94,6 +94,7 @@ class End:
         self._done = True  # the burst is with the writer
         self._special = 0  # kind of the one frame that is the whole burst
         self.brought = False  # data came in since this was last cleared
+        self.heard = False  # ... a good frame of this session
 
     def _lose_session(self):
         """End all channels with the session."""
@@ -126,6 +127,7 @@ class End:
             elif ack > self._next:
                 self._forged += 1
             else:
+                self.heard = True
                 self._first = max(self._first, ack)
                 if kind > IDLE:
                     if seq < self._expected:
@@ -221,16 +223,11 @@ class End:
                 channel.told = True
                 if channel.ended:
                     channel.reset()
-            elif state == OPENED and self._owes(channel):
+            elif state == OPENED and channel.owed >= PAYLOAD_MAX and not channel.ended:
                 pack_into("<H", small, 0, channel.owed)
                 self._put(GRANT, index, small, 2)
                 channel.room += channel.owed
                 channel.owed = 0
-
-    def _owes(self, channel):
-        if channel.ended or not channel.owed:
-            return False
-        return not channel.have or channel.owed >= WINDOW // 2
 
     def _begin_burst(self):
         if self._peer and not self._special:

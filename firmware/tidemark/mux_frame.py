@@ -15,6 +15,7 @@ _CONTENT_MIN = const(20)
 PAYLOAD_MAX = const(234)
 WIRE_MAX = const(257)  # delimiter, first link, content, delimiter
 _RAW_SIZE = const(1024)
+_FILLS_MAX = const(4)  # reads of the stream in search of one frame
 _START = const(2)  # of the content in `out`
 _DELIMITER = b"\0"
 # CRC-32 over a content and its own CRC, least byte first (the "residue" of the IEEE 802.3 CRC).
@@ -44,12 +45,15 @@ class Reader:
         buffer holds no whole frame.
         """
         raw = self.raw
+        fills = 0
         while True:
             start = self._at
             end = raw.find(_DELIMITER, start, self._have)
             if end < 0:
-                if not self._fill(stream):
+                # Bounded: noise may come faster than it is read.
+                if fills == _FILLS_MAX or not self._fill(stream):
                     return 0
+                fills += 1
                 continue
             self._at = end + 1
             if self._lost:

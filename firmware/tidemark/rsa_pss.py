@@ -23,22 +23,30 @@ def decode(text):
     try:
         algorithm, key = der.public_key(text)
         at, end = der.read_all(key, 0, len(key), der.SEQUENCE)
+        start, stop = der.read(key, at, end, der.INTEGER)
         n, at = der.read_uint(key, at, end)
         e, at = der.read_uint(key, at, end)
     except CodecError:
         return None
+    modulus = key[start:stop] if key[start] else key[start + 1 : stop]
     if algorithm != _ALGORITHM or at != end or not n & 1 or not e & 1:
         return None
-    if not 65537 <= e < 1 << 32 or not 1 << (_BITS_MIN - 1) <= n < 1 << _BITS_MAX:
+    if not 65537 <= e < 1 << 32 or not _BITS_MIN // 8 <= len(modulus) <= _BITS_MAX // 8:
         return None
-    return e.to_bytes(4, "big") + n.to_bytes((_bits(n) + 7) // 8, "big")
+    if len(modulus) == _BITS_MIN // 8 and modulus[0] < 0x80:
+        return None
+    return e.to_bytes(4, "big") + modulus
 
 
-def _bits(n):
-    # int.bit_length is missing in MicroPython 1.25.
-    count = _BITS_MAX
-    while not n >> (count - 1):
-        count -= 1
+def _bits(public):
+    """Length of the modulus of a key that `decode` returned. Counted in its first byte:
+    int.bit_length is missing in MicroPython 1.25, and shifts of a large number take long.
+    """
+    first = public[4]
+    count = 8 * (len(public) - 5)
+    while first:
+        first >>= 1
+        count += 1
     return count
 
 
@@ -46,7 +54,7 @@ def verify(public, message, signature, feed=None):
     """True if `signature` is one of `message` (bytes) by `public`, as `decode` returns it.
 
     The salt may have any length that fits, as securesystemslib takes it. feed: called with no
-    argument between two multiplications.
+    argument before each operation on large numbers.
     """
     e = int.from_bytes(public[:4], "big")
     n = int.from_bytes(public[4:], "big")
@@ -54,7 +62,7 @@ def verify(public, message, signature, feed=None):
     s = int.from_bytes(signature, "big")
     if len(signature) != size or s >= n:
         return False
-    bits = _bits(n) - 1
+    bits = _bits(public) - 1
     encoded = _power(s, e, n, feed)
     if encoded >> bits:
         return False
@@ -76,19 +84,28 @@ def verify(public, message, signature, feed=None):
 
 
 def _power(base, exponent, modulus, feed):
-    # Not pow(): at 4,096 bits one call would hold the VM for too long.
+    # Not pow(), and not even a product and its remainder in one: at 4,096 bits either would hold
+    # the VM for too long.
     result = base
     mask = 1 << 31
     while not exponent & mask:
         mask >>= 1
     while mask > 1:
         mask >>= 1
-        result = result * result % modulus
+        result = _product(result, result, modulus, feed)
         if exponent & mask:
-            result = result * base % modulus
-        if feed:
-            feed()
+            result = _product(result, base, modulus, feed)
     return result
+
+
+def _product(a, b, modulus, feed):
+    product = a * b
+    if feed:
+        feed()
+    product %= modulus
+    if feed:
+        feed()
+    return product
 
 
 def _unmask(masked, seed):

@@ -55,10 +55,11 @@ class Sha512:
 
     digest_size = 64
     block_size = 128
+    _slice = _BLOCK
 
     def __init__(self, data=b"", feed=None):
         self._state = self._initial()
-        self._tail = b""
+        self._tail = bytearray(_BLOCK)
         self._length = 0
         self._feed = feed
         if data:
@@ -70,35 +71,46 @@ class Sha512:
     def update(self, data):
         """Hash `data` (bytes-like, any length) after what came before."""
         view = memoryview(data)
-        length = len(view)
-        self._length += length
+        size = len(view)
+        used = self._length % _BLOCK
+        self._length += size
         at = 0
-        if self._tail:
-            at = min(_BLOCK - len(self._tail), length)
-            self._tail += bytes(view[:at])
-            if len(self._tail) < _BLOCK:
+        if used:
+            at = min(_BLOCK - used, size)
+            self._tail[used : used + at] = view[:at]
+            if used + at < _BLOCK:
                 return
             self._compress(self._state, self._tail)
-        while length - at >= _BLOCK:
-            self._compress(self._state, view[at : at + _BLOCK])
-            at += _BLOCK
-        self._tail = bytes(view[at:])
+        end = at + (size - at) // _BLOCK * _BLOCK
+        if end > at:
+            self._compress(self._state, view[at:end])
+        if size > end:
+            self._tail[: size - end] = view[end:]
 
     def digest(self):
         """Return the 64-byte hash of all data so far; more may follow."""
-        tail = self._tail + b"\x80"
-        tail += bytes((_BLOCK - 16 - len(tail)) % _BLOCK)
+        used = self._length % _BLOCK
+        last = bytearray(_BLOCK if used < _BLOCK - 16 else 2 * _BLOCK)
+        last[:used] = self._tail[:used]
+        last[used] = 0x80
         # The length field has 128 bits; no message here reaches 2^61 bytes.
-        tail += bytes(8) + (8 * self._length).to_bytes(8, "big")
+        last[-8:] = (8 * self._length).to_bytes(8, "big")
         state = self._state[:]
-        for at in range(0, len(tail), _BLOCK):
-            self._compress(state, tail[at : at + _BLOCK])
+        self._compress(state, last)
         return self._output(state)
+
+    def _compress(self, state, blocks):
+        """Mix whole blocks into `state`, a slice of them between two calls of `feed`."""
+        size = self._slice
+        for at in range(0, len(blocks), size):
+            self._mix(state, blocks if len(blocks) <= size else blocks[at : at + size])
+            if self._feed:
+                self._feed()
 
     def _output(self, state):
         return b"".join([word.to_bytes(8, "big") for word in state])
 
-    def _compress(self, state, block):
+    def _mix(self, state, block):
         """Mix one 128-byte block into `state`, a list of eight 64-bit ints (FIPS 180-4, 6.4.2)."""
         mask = _MASK
         w = [int.from_bytes(block[i : i + 8], "big") for i in range(0, _BLOCK, 8)]
@@ -131,34 +143,27 @@ class Sha512:
             a = (t1 + t2) & mask
         for i, word in enumerate((a, b, c, d, e, f, g, h)):
             state[i] = (state[i] + word) & mask
-        if self._feed:
-            self._feed()
 
 
 class NativeSha512(Sha512):
     """SHA-512 on the native compression function; no branch or address depends on the data.
 
-    `feed`: called with no argument after each eight blocks (6 ms at most on a 125 MHz
+    `feed`: called with no argument after each eight blocks at most (6 ms on a 125 MHz
     Cortex-M0+), or None.
     """
 
-    _words = None
-    _k = None
+    _slice = 8 * _BLOCK
+    _work = None
 
     def _initial(self):
         cls = NativeSha512
-        if cls._k is None:
-            cls._words = array("i", bytes(80 * 8))
-            # A copy: constants of an image need not be aligned to words.
-            cls._k = bytearray(native.K)
-        self._blocks = 0
+        if cls._work is None:
+            # The constants as aligned words, and as much room for the message schedule.
+            cls._work = array("i", native.K + bytes(len(native.K)))
         return bytearray(native.INITIAL)
 
-    def _compress(self, state, block):
-        native.block(0, 0, state, self._words, self._k, block)
-        self._blocks += 1
-        if self._feed and not self._blocks & 7:
-            self._feed()
+    def _mix(self, state, blocks):
+        native.block(blocks, state, self._work, len(blocks) // _BLOCK)
 
     def _output(self, state):
         out = bytearray(64)

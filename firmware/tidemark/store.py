@@ -27,11 +27,12 @@ class Files:
         """The file's bytes, or None when it is not there or can't be read."""
         path = self._path(name)
         try:
-            # Asked first: MicroPython allocates what a read may return, not what it returns.
-            if os.stat(path)[6] > _MAX_FILE:
+            size = os.stat(path)[6]
+            if size > _MAX_FILE:
                 return None
             with open(path, "rb") as handle:
-                return handle.read()
+                # By size: without one MicroPython grows a buffer, and holds two for a while.
+                return handle.read(size)
         except OSError:
             return None
 

@@ -3,7 +3,8 @@
 #
 # A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading
 # zeros, and carries in `custom`: board, kind, index, version, attempt, min_runtime, cohort
-# (percentage), abort.
+# (percentage), abort. A release for the boards of one named cohort only has the path
+# `<cohort>/<board>/app-<index>.romfs`.
 
 import hashlib
 
@@ -18,14 +19,15 @@ _VERSION_MAX = const(24)
 _SUFFIX = ".romfs"
 
 
-def app_path(board, index):
-    """Target path of a board's application release."""
-    return "%s/app-%d%s" % (board, index, _SUFFIX)
+def app_path(board, index, cohort=""):
+    """Target path of a board's application release: the whole fleet's, or a cohort's."""
+    path = "%s/app-%d%s" % (board, index, _SUFFIX)
+    return cohort + "/" + path if cohort else path
 
 
-def index_of(board, path):
+def index_of(board, path, cohort=""):
     """Release index (int) of a path that `app_path` made for this board, else None."""
-    prefix = board + "/app-"
+    prefix = app_path(board, 0, cohort)[: -len(_SUFFIX) - 1]
     if not path.startswith(prefix) or not path.endswith(_SUFFIX):
         return None
     digits = path[len(prefix) : len(path) - len(_SUFFIX)]
@@ -44,10 +46,11 @@ def _integer(custom, name, least, most, default=None):
     return value
 
 
-def parse_app(path, entry, board, runtime=0):
+def parse_app(path, entry, board, runtime=0, cohort=""):
     """The `Release` that a TARGETS entry of kind app authorises for `board`.
 
-    runtime: this board's runtime index. Raises TrustError: "target-shape", "wrong-kind",
+    runtime: this board's runtime index. cohort: the board's; a path may be of either form. Raises
+    TrustError: "target-shape", "wrong-kind",
     "wrong-board", "wrong-index" (path and custom disagree), "runtime-too-old".
     """
     custom = entry.get("custom")
@@ -68,7 +71,7 @@ def parse_app(path, entry, board, runtime=0):
     for c in version:
         if not " " < c < "\x7f":
             raise TrustError("target-shape", "version")
-    if index_of(board, path) != index:
+    if path not in (app_path(board, index), app_path(board, index, cohort)):
         raise TrustError("wrong-index", "path and custom disagree")
     digest = unhex(entry["hashes"].get("sha256"), 32)
     if digest is None or entry["length"] < 1:
@@ -88,38 +91,37 @@ def in_cohort(digest, device_id, percentage):
     return int.from_bytes(drawn[:4], "big") % 100 < percentage
 
 
-def aborted(entry):
-    """True if the owner took this release back."""
+def is_aborted(entry):
+    """True if this TARGETS entry says that the owner took the release back."""
     custom = entry.get("custom")
     return isinstance(custom, dict) and custom.get("abort") is True
 
 
-def choose(targets, board, device_id, runtime=0):
+def choose(listings, board, device_id, runtime=0, cohort=""):
     """(path, Release) of the newest release for this board and device, or None when there is none.
 
-    targets: the `targets` object of verified metadata. Newest is the highest index that is not
-    aborted and whose cohort this device is in. Raises TrustError as `parse_app` does, for the
-    first one met that is not in order: an owner's mistake is to be seen, not passed over for an
-    older release.
+    listings: `targets` objects of verified metadata, the top-level role's first. Newest is the
+    highest index that is not aborted and whose percentage this device is in; of one index the
+    first listing, and the fleet's path before the cohort's. Whether a role may speak for the
+    path is not asked here. Raises TrustError as `parse_app` does, for the first one met that is
+    not in order: an owner's mistake is to be seen, not passed over for an older release.
     """
-    indices = []
-    for path in targets:
-        index = index_of(board, path)
-        if index is not None:
-            indices.append(index)
-    indices.sort()
-    while indices:
-        path = app_path(board, indices.pop())
-        entry = targets[path]
-        if aborted(entry):
+    found = []
+    for number in range(len(listings)):
+        for path in listings[number]:
+            index = index_of(board, path)
+            if index is not None:
+                found.append((-index, number, 0, path))
+            elif cohort:
+                index = index_of(board, path, cohort)
+                if index is not None:
+                    found.append((-index, number, 1, path))
+    found.sort()
+    for _, number, _, path in found:
+        entry = listings[number][path]
+        if is_aborted(entry):
             continue
-        release = parse_app(path, entry, board, runtime)
+        release = parse_app(path, entry, board, runtime, cohort)
         if in_cohort(release.digest, device_id, entry["custom"].get("cohort", 100)):
             return path, release
     return None
-
-
-def is_aborted(targets, board, release):
-    """True if the metadata takes back the release that a slot holds."""
-    entry = targets.get(app_path(board, release.index))
-    return entry is not None and aborted(entry)

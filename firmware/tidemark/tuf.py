@@ -5,6 +5,7 @@ import hashlib
 
 from tidemark import canonjson
 from tidemark.errors import CodecError, TrustError
+from tidemark.signedjson import open_signed
 from tidemark.tuf_keys import (
     check_keys,
     check_role,
@@ -18,6 +19,24 @@ TOP_LEVEL = ("root", "timestamp", "snapshot", "targets")
 _MAX_VERSION = 1 << 53
 _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
+
+
+# What is kept of a role's file in RAM (`signedjson.open_signed`). Signatures are checked over all
+# of it, and on flash it is kept byte for byte.
+_KEYS = {"*": {"keytype": None, "scheme": None, "keyval": {"public": None}}}
+_ROLE = {"keyids": None, "threshold": None}
+_DELEGATED = {
+    "name": None, "keyids": None, "threshold": None, "terminating": None, "paths": None,
+    "path_hash_prefixes": None, "bit_length": None, "name_prefix": None,
+}  # fmt: skip
+_META = {"*": {"version": None, "length": None, "hashes": None}}
+_TARGETS = {"*": {"length": None, "hashes": None, "custom": None}}
+_DELEGATIONS = {"keys": _KEYS, "roles": _DELEGATED, "succinct_roles": _DELEGATED}
+_SHAPE = {
+    "_type": None, "spec_version": None, "version": None, "expires": None, "issued": None,
+    "consistent_snapshot": None, "keys": _KEYS, "roles": {"*": _ROLE}, "meta": _META,
+    "targets": _TARGETS, "delegations": _DELEGATIONS,
+}  # fmt: skip
 
 
 class Limits:
@@ -35,8 +54,8 @@ class Limits:
 
 
 class Metadata:
-    """One verified role: `signed` is its object as parsed, unknown fields kept; `expires` in Unix
-    seconds.
+    """One verified role: `signed` is its object, of which only the fields that are read here are
+    kept; `expires` in Unix seconds.
     """
 
     def __init__(self, signed, expires):
@@ -315,15 +334,16 @@ class TrustedSet:
         if len(data) > limit:
             raise TrustError("metadata-size", "%s of %d bytes" % (kind, len(data)))
         try:
-            document = canonjson.loads(data, limit, self.limits.depth)
+            signatures, signed, message = open_signed(
+                data, limit, self.limits.depth, _SHAPE, self.feed
+            )
         except CodecError as error:
             raise TrustError("metadata-json", error.code)
-        if not isinstance(document, dict) or not isinstance(document.get("signed"), dict):
+        if not isinstance(signed, dict):
             raise TrustError("metadata-shape", "no signed part")
-        signed = document["signed"]
         if signed.get("_type") != kind:
             raise TrustError("metadata-type", "not a " + kind)
-        signatures = check_signatures(document.get("signatures"))
+        signatures = check_signatures(signatures)
         _check_spec_version(signed.get("spec_version"))
         if not _is_version(signed.get("version")):
             raise TrustError("metadata-shape", "version")
@@ -331,9 +351,11 @@ class TrustedSet:
         _CHECKS[kind](signed)
         if metadata.issued is not None and metadata.issued > metadata.expires:
             raise TrustError("metadata-time", "issued after it expires")
-        return metadata, canonjson.encode(signed), signatures
+        return metadata, message, signatures
 
     def _verify(self, kind, delegator, role, message, signatures):
+        if self.feed:
+            self.feed()
         keys, entry = find_role(delegator, role)
         if entry is None or not reaches_threshold(entry, keys, message, signatures, self.feed):
             raise TrustError(kind + "-threshold", "not signed by enough keys")

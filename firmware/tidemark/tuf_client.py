@@ -5,7 +5,7 @@ import hashlib
 
 from tidemark.errors import TrustError
 from tidemark.http import quote, quote_path
-from tidemark.tuf import Limits, TrustedSet
+from tidemark.tuf import Limits, TrustedSet, find_role
 
 
 class Client:
@@ -83,6 +83,21 @@ class Client:
                 raise TrustError(name + "-missing", "no stored file")
             take(data)
 
+    # A file or a record takes a board up to 100 ms: whoever waits gets a turn before and after.
+
+    def _save(self, name, data):
+        self._feed()
+        self.store.save(name, data)
+        self._feed()
+
+    def _raise_mark(self, key, number, payload=b"", scope=b""):
+        self.marks.raise_mark(key, number, payload, scope)
+        self._feed()
+
+    def _feed(self):
+        if self.feed:
+            self.feed()
+
     # -- root
 
     def _stored_root(self):
@@ -95,7 +110,7 @@ class Client:
             if data is not None and hashlib.sha256(data).digest() == payload:
                 # Firm before it is relied upon: a torn mark may read valid today and be gone
                 # tomorrow.
-                self.marks.raise_mark("root", number, payload)
+                self._raise_mark("root", number, payload)
                 return data
         return self.provisioned
 
@@ -117,8 +132,8 @@ class Client:
             if version > marked or (version == marked and digest == payload):
                 # The mark comes last: a cut between the two costs a walk from the provisioned
                 # root.
-                self.store.save("root", data)
-                self.marks.raise_mark("root", version, digest)
+                self._save("root", data)
+                self._raise_mark("root", version, digest)
             # Else an intermediate root of a repeated walk, or the marked version with other
             # signatures: it is trusted for this run, and walked again in the next, until a newer
             # one comes.
@@ -130,7 +145,7 @@ class Client:
     def _raise_time(self, metadata):
         issued = metadata.issued
         if issued is not None and issued > self.time_floor:
-            self.marks.raise_mark("time", issued)
+            self._raise_mark("time", issued)
 
     # -- the other roles
 
@@ -145,12 +160,12 @@ class Client:
         if data is None:
             raise TrustError("timestamp-missing", "not in the repository")
         if trusted.update_timestamp(data):
-            self.store.save("timestamp", data)
+            self._save("timestamp", data)
         trusted.check_timestamp()
         # What a role promises of the next one counts from here on, whether or not that one can be
         # had.
-        self.marks.raise_mark("timestamp", trusted.timestamp.version, b"", scope)
-        self.marks.raise_mark("snapshot", trusted.snapshot_info["version"], b"", scope)
+        self._raise_mark("timestamp", trusted.timestamp.version, b"", scope)
+        self._raise_mark("snapshot", trusted.snapshot_info["version"], b"", scope)
 
     def _refresh_snapshot(self, trusted, scope):
         current = False
@@ -165,8 +180,8 @@ class Client:
             limit = self.limits.snapshot_size
             data = yield from self._fetch_role(trusted, "snapshot", info, limit)
             trusted.update_snapshot(data)
-            self.store.save("snapshot", data)
-        self.marks.raise_mark("targets", trusted.targets_info()["version"], b"", scope)
+            self._save("snapshot", data)
+        self._raise_mark("targets", trusted.targets_info()["version"], b"", scope)
 
     def _refresh_targets(self, trusted, role, parent):
         name = quote(role)
@@ -180,7 +195,7 @@ class Client:
         info = trusted.targets_info(role)
         data = yield from self._fetch_role(trusted, role, info, self.limits.targets_size)
         trusted.update_targets(data, role, parent)
-        self.store.save(name, data)
+        self._save(name, data)
 
     def _fetch_role(self, trusted, role, info, limit):
         name = quote(role) + ".json"
@@ -193,6 +208,18 @@ class Client:
         return data
 
     # -- targets
+
+    def delegated(self, role):
+        """Generator: returns the Metadata of a role that the top-level targets role delegates to
+        by this name; None where it does not, or where the role has published nothing yet.
+        """
+        trusted = self.trusted
+        if find_role(trusted.targets["targets"], role)[1] is None:
+            return None
+        if role + ".json" not in trusted.snapshot.signed["meta"]:
+            return None
+        yield from self._refresh_targets(trusted, role, "targets")
+        return trusted.targets[role]
 
     def find(self, path):
         """Generator: returns the TARGETS entry for a target path, or None (TUF 5.6.7: delegations

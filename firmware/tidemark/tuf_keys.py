@@ -1,6 +1,8 @@
 # TUF keys: which signature schemes count, and when a role's threshold is reached (TUF 1.0.3x, 4.2
 # and 5.3.4).
 
+from binascii import unhexlify
+
 from tidemark import ed25519
 from tidemark.compat import const
 from tidemark.errors import TrustError
@@ -18,17 +20,11 @@ def unhex(text, size):
     """`size` bytes of a hex str in either case, or None when it is anything else."""
     if not isinstance(text, str) or len(text) != 2 * size:
         return None
-    out = bytearray(size)
-    for i in range(2 * size):
-        c = ord(text[i])
-        if 48 <= c <= 57:
-            c -= 48
-        elif 97 <= (c | 32) <= 102:
-            c = (c | 32) - 87
-        else:
-            return None
-        out[i >> 1] = out[i >> 1] << 4 | c
-    return bytes(out)
+    try:
+        out = unhexlify(text)
+    except ValueError:
+        return None
+    return out if len(out) == size else None
 
 
 def _signature_bytes(text):
@@ -121,6 +117,8 @@ def reaches_threshold(role, keys, message, signatures, feed=None):
         signature = _signature_bytes(sig)
         if identity is None or signature is None or identity in counted:
             continue
+        if feed:
+            feed()  # a PEM key takes its time to be read
         module = _schemes[(key["keytype"], key["scheme"])]()
         if module.verify(identity[1], message, signature, feed):
             counted.append(identity)

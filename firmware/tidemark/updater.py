@@ -7,6 +7,7 @@ from tidemark.compat import const
 from tidemark.errors import CodecError, ImageError, LinkError, SlotError, TidemarkError, TrustError
 from tidemark.slots import STAGED, WRITING
 from tidemark.tuf_client import target_file
+from tidemark.tuf_keys import unhex
 
 _KEY = "download"
 _BUFFER = const(1024)  # bytes in RAM between socket and flash: whole pages
@@ -88,10 +89,12 @@ class Progress:
 class Updater:
     """Runs updates of one board, one at a time.
 
-    board: name (str). runtime: this runtime's index (int). client: `tuf_client.Client`. targets:
-    `http.Client` of the targets base. slots: `slots.Slots`. regions: the two slots'
-    `flash.Region`, by slot number. uptime_s: callable. feed: called with no argument during long
-    computations, or None.
+    board: name (str). cohort: the name (str) of its cohort, or "": with one the board also takes
+    what the delegated role of this name lists for the cohort's boards, where TUF's search finds
+    the same (docs/decisions/0013). runtime: this runtime's index (int). client:
+    `tuf_client.Client`. targets: `http.Client` of the targets base. slots: `slots.Slots`.
+    regions: the two slots' `flash.Region`, by slot number. uptime_s: callable. feed: called with
+    no argument during long computations, or None.
 
     `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the
     TidemarkError behind that.
@@ -109,8 +112,10 @@ class Updater:
         regions,
         uptime_s,
         feed=None,
+        cohort="",
     ):
         self.board = board
+        self.cohort = cohort
         self.device_id = device_id
         self.runtime = runtime
         self.client = client
@@ -141,9 +146,13 @@ class Updater:
     def _run(self, now):
         yield from self.client.refresh(now)
         trusted = self.client.trusted
-        targets = trusted.targets["targets"].signed["targets"]
-        self._drop_aborted(targets)
-        chosen = target.choose(targets, self.board, self.device_id, self.runtime)
+        listings = [trusted.targets["targets"].signed["targets"]]
+        if self.cohort:
+            delegated = yield from self.client.delegated(self.cohort)
+            if delegated:
+                listings.append(delegated.signed["targets"])
+        yield from self._drop_aborted()
+        chosen = target.choose(listings, self.board, self.device_id, self.runtime, self.cohort)
         if chosen is None:
             return "none"
         path, release = chosen
@@ -153,20 +162,31 @@ class Updater:
             if error.code in ("current", "staged"):
                 return error.code
             raise
+        entry = yield from self.client.find(path)
+        if entry is None or unhex(entry["hashes"].get("sha256"), 32) != release.digest:
+            # Its role lists it and may not: the path is not delegated, or another role's word.
+            raise TrustError("not-delegated", path)
         slot = self.slots.target_slot()
         if release.length > self.regions[slot].size - image.HEADER_SIZE:
             raise TrustError("target-too-large", "%d bytes" % release.length)
         consistent = trusted.root.signed.get("consistent_snapshot", False)
-        yield from self._install(target_file(targets[path], path, consistent), release, slot)
+        yield from self._install(target_file(entry, path, consistent), release, slot)
         return "staged"
 
-    def _drop_aborted(self, targets):
+    def _drop_aborted(self):
+        """Drops a staged release that whoever speaks for its path has taken back."""
         for slot in (0, 1):
             release = self.slots.release(slot)
             if self.slots.state(slot) != STAGED:
                 continue
-            if target.is_aborted(targets, self.board, release):
-                self.slots.abort(release.digest)
+            for cohort in ("", self.cohort) if self.cohort else ("",):
+                path = target.app_path(self.board, release.index, cohort)
+                entry = yield from self.client.find(path)
+                if entry:
+                    # The fleet's entry of an index stands, whatever a cohort's says.
+                    if target.is_aborted(entry):
+                        self.slots.abort(release.digest)
+                    break
 
     # -- the slot
 

@@ -1,6 +1,6 @@
 # When updates run: asks for the time, drives one run of the updater, resets into the trial.
 
-from tidemark import image
+from tidemark import config, image
 from tidemark.compat import const
 from tidemark.errors import TrustError
 from tidemark.evidence import REMOTE, SLOT
@@ -46,6 +46,7 @@ class Updates:
             base.journal,
             (base.regions["slot_a"], base.regions["slot_b"]),
             self._uptime_s,
+            cohort=config.cohort(base.config),
         )
 
     def _uptime_s(self):

@@ -23,7 +23,7 @@ from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
 from tidemark_host import discovery
-from tidemark_host.boards.repl import close_transport
+from tidemark_host.boards.repl import GONE, close_transport
 from tidemark_host.discovery import Found
 
 _POLL_S = 0.1
@@ -69,7 +69,7 @@ def _connect(found: Found) -> Any:
         if port:
             try:
                 return SerialTransport(port, timeout=1)
-            except (TransportError, OSError) as error:
+            except (TransportError, *GONE) as error:
                 reason = str(error)
         else:
             reason = f"{found.nickname or found.serial or found.port} is not plugged in"
@@ -106,7 +106,7 @@ def _repl(transport: Any) -> bool:
             file_to_inject=None,
         )
         return cast("bool", ended)
-    except OSError:
+    except GONE:
         return True  # pyserial's own words for a device that is gone
     finally:
         console.exit()

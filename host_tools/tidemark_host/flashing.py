@@ -125,7 +125,7 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
     FlashingError: `wrong-board`, `used`, `no-drive`, `gone`, `verify`; DriveError; BoardError
     `console` for a board that does not answer.
     """
-    with bench.open(found.port) as console:
+    with _opened(found, bench) as console:
         facts = remote.ask(console)
         refusal = None if force else _refusal(facts, image)
         holds = facts.board == image.board.name and _holds(console, image)
@@ -144,6 +144,17 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
             raise FlashingError("verify", f"{back}: the flash does not hold the image")
         remote.resume(console)
     return Outcome(back, image.digest, False, True, how)
+
+
+def _opened(found: Found, bench: Bench) -> AbstractContextManager[Repl]:
+    """Open a board that may reset just now, as one in a loop of crashes does: one more chance."""
+    try:
+        return bench.open(found.port)
+    except BoardError as error:
+        try:
+            return bench.open(_wait_back(found, bench))
+        except FlashingError:
+            raise error from None
 
 
 def _holds(console: remote.Console, image: Image) -> bool:

@@ -20,6 +20,7 @@ State = Literal["active", "revoked"]
 
 _FORMAT = 1
 MAX_DEVICES = 100_000
+DEFAULT_COHORT = "default"
 _MEND = "The file is plain JSON: mend that entry, or restore the file from a backup."
 _HINTS = {
     "unknown-device": "`tidemark inventory` lists the devices there are.",
@@ -50,7 +51,7 @@ class Device:
     nickname: str = ""
     enrolled_at: float = 0.0
     state: State = "active"
-    cohort: str = "default"
+    cohort: str = DEFAULT_COHORT
     cleared: int = 0  # how often a quarantine was lifted; one that began before the last is over
 
     @property
@@ -108,7 +109,7 @@ class Inventory:
         return self._devices.get(device)
 
     def enroll(
-        self, public: bytes, board: str, nickname: str = "", cohort: str = "default"
+        self, public: bytes, board: str, nickname: str = "", cohort: str = DEFAULT_COHORT
     ) -> Device:
         """Add a device by its public key (32 bytes); the same key again changes nothing.
 
@@ -140,6 +141,10 @@ class Inventory:
     def rename(self, device: str, nickname: str) -> Device:
         """Give a device another nickname. Raises InventoryError("unknown-device")."""
         return self._change(device, nickname=nickname)
+
+    def assign(self, device: str, cohort: str) -> Device:
+        """Put a device into a cohort. Raises InventoryError("unknown-device")."""
+        return self._change(device, cohort=cohort)
 
     def revoke(self, device: str) -> Device:
         """Refuse a device from now on. Raises InventoryError("unknown-device")."""

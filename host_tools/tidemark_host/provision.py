@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from tidemark_host import protocol
+from tidemark_host.inventory import DEFAULT_COHORT
 
-# Keys of the board's link settings, as in firmware/tidemark/base.py.
+# Keys of the board's link settings, as in firmware/tidemark/config.py.
 _BROKER_HOST, _BROKER_PORT, _METADATA_URL, _TARGETS_URL = 1, 2, 3, 4
-_UPDATE_S, _REPORT_S, _KEEPALIVE_S = 5, 6, 7
+_UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT = 5, 6, 7, 8
 
 _PART = 256  # bytes of bundle a REPL call carries
 _VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
@@ -35,7 +36,7 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """Where the board finds broker and updates, and how often it asks (seconds)."""
+    """Where the board finds broker and updates, how often it asks (seconds), and its cohort."""
 
     broker_host: str
     broker_port: int
@@ -44,9 +45,13 @@ class LinkSettings:
     update_s: int = 3600
     report_s: int = 300
     keepalive_s: int = 30
+    cohort: str = DEFAULT_COHORT
 
     def to_map(self) -> dict[int, str | int]:
+        # Left out where it says nothing: a board of an earlier version refuses unknown keys.
+        cohort = {} if self.cohort == DEFAULT_COHORT else {_COHORT: self.cohort}
         return {
+            **cohort,
             _BROKER_HOST: self.broker_host,
             _BROKER_PORT: self.broker_port,
             _METADATA_URL: self.metadata_url,

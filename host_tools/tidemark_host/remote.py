@@ -6,6 +6,7 @@ own claim.
 
 from __future__ import annotations
 
+import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import Any, Protocol, cast
 
 from tidemark_host.boards.base import BoardError
 
-_CHUNK = 1024  # bytes of flash a call hands over
+_CHUNK = 256  # bytes of flash a line holds
+_READ_S = 20.0  # between two of what the board prints
 _MAX_REGION = 1 << 20
 _HASH_S = 60.0  # a board hashes its whole flash in a few seconds
 
@@ -100,25 +102,41 @@ def digest(console: Console, spans: Sequence[tuple[int, int]]) -> str:
 def read_region(console: Console, name: str) -> bytes:
     """Return the content of a region of board.toml. Raises BoardError."""
     console.exec(
-        f"import binascii\nfrom tidemark import stage0\nregion = stage0.base.regions[{name!r}]\n"
+        f"import binascii\nfrom tidemark import stage0\n_region = stage0.base.regions[{name!r}]\n"
     )
-    size = int(console.exec("print(region.size)"))
-    if not 0 < size <= _MAX_REGION:
+    size = int(console.exec("print(_region.size)"))
+    if not 0 < size <= _MAX_REGION or size % _CHUNK:
         raise BoardError("console", f"a region of {size} bytes")
-    content = bytearray()
-    while len(content) < size:
-        count = min(_CHUNK, size - len(content))
-        view = f"region.view({len(content)}, {count})"
-        # A blank part, as most of a young board's are, is not worth its time on a slow line.
-        said = console.exec(
-            f"v = bytes({view})\n"
-            f"print('' if v == b'\\xff' * {count} else binascii.hexlify(v).decode())"
-        ).strip()
-        part = bytes.fromhex(said) if said else b"\xff" * count
-        if len(part) != count:
-            raise BoardError("console", f"{len(part)} bytes of flash where {count} were asked for")
-        content += part
+    # A blank part, as most of a young board's are, is not worth its time on a slow line.
+    said = console.exec(
+        f"for _at in range(0, {size}, {_CHUNK}):\n"
+        f"    _part = bytes(_region.view(_at, {_CHUNK}))\n"
+        f"    if _part != b'\\xff' * {_CHUNK}:\n"
+        "        print(_at, binascii.hexlify(_part).decode())\n",
+        _READ_S,
+    )
+    content = bytearray(b"\xff" * size)
+    try:
+        for line in said.splitlines():
+            place, text = line.split()
+            at, part = int(place), bytes.fromhex(text)
+            if len(part) != _CHUNK or at % _CHUNK or not 0 <= at < size:
+                raise ValueError(f"{len(part)} bytes at {at}")
+            content[at : at + _CHUNK] = part
+    except ValueError as error:
+        raise BoardError("console", f"not a region's content: {error}") from error
     return bytes(content)
+
+
+def from_base64(said: str, size: int) -> bytes:
+    """Return `size` bytes of flash from a board's answer in base64. Raises BoardError."""
+    try:
+        part = binascii.a2b_base64(said)
+    except binascii.Error as error:
+        raise BoardError("console", f"not what flash looks like: {said[:60]!r}") from error
+    if len(part) != size:
+        raise BoardError("console", f"{len(part)} bytes of flash where {size} were asked for")
+    return part
 
 
 def resume(console: Console) -> None:

@@ -178,26 +178,36 @@ def umqtt_dir() -> Path:
 
 
 def _fetch_umqtt(folder: Path) -> None:
-    from unearth import PackageFinder, UnpackError
-
     name, wanted = _UMQTT
-    finder = PackageFinder(index_urls=[package_index()])
-    best = finder.find_best_match(f"{name}=={wanted}").best
-    if best is None:
-        raise ToolchainError("umqtt", f"the package index has no {name} {wanted}")
     work = folder / ".fetch"
-    try:
-        unpacked = finder.download_and_unpack(
-            best.link, work / "out", work, hashes={"sha256": [_UMQTT_SHA256]}
-        )
-    except UnpackError as error:
-        raise ToolchainError("umqtt", f"{name} {wanted}: {error}") from error
-    simple = next(Path(unpacked).rglob("umqtt/simple.py"), None)
+    unpacked = fetch_sdist(name, wanted, _UMQTT_SHA256, work)
+    simple = next(unpacked.rglob("umqtt/simple.py"), None)
     if simple is None:
         raise ToolchainError("umqtt", f"{name} {wanted} has no umqtt/simple.py")
     (folder / "umqtt" / "umqtt").mkdir(parents=True)
     shutil.copy(simple, folder / "umqtt" / "umqtt" / "simple.py")
     shutil.rmtree(work)
+
+
+def fetch_sdist(name: str, wanted: str, sha256: str, work: Path) -> Path:
+    """Unpack a source package of the index below `work` and return the folder; nothing is built.
+
+    For packages that pip can't install: micropython-lib's have no setup.py.
+    """
+    from unearth import PackageFinder, UnpackError
+
+    # Source, also where there are wheels of it.
+    finder = PackageFinder(index_urls=[package_index()], no_binary=[name])
+    best = finder.find_best_match(f"{name}=={wanted}").best
+    if best is None:
+        raise ToolchainError("package", f"the package index has no {name} {wanted}")
+    try:
+        out = finder.download_and_unpack(
+            best.link, work / "out", work, hashes={"sha256": [sha256]}
+        )
+    except UnpackError as error:
+        raise ToolchainError("package", f"{name} {wanted}: {error}") from error
+    return Path(out)
 
 
 def package_index() -> str:

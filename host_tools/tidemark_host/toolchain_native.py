@@ -73,15 +73,25 @@ def native_modules(march: str | None) -> dict[str, bytes]:
     """
     if march is None:
         return {}
-    sources = cryptogen.modules(march)
-    key = cache.digest(*_MPY_CROSS, *(part for pair in sources.items() for part in pair))
+    return {
+        name: native_module(name, source, march)
+        for name, source in cryptogen.modules(march).items()
+    }
+
+
+def native_module(name: str, source: str, march: str) -> bytes:
+    """Return the .mpy of a module with native code for a processor.
+
+    Raises ToolchainError with the compiler's words.
+    """
+    key = cache.digest(*_MPY_CROSS, name, source, march)
 
     def make(folder: Path) -> None:
-        for name, source in sources.items():
-            _compile(name, source, march, folder / f"{name}.mpy")
+        _compile(name, source, march, folder / f"{name}.mpy")
 
-    folder = cache.ensure(f"native-{march}", key, f"compiling for {march}", make)
-    return {name: (folder / f"{name}.mpy").read_bytes() for name in sources}
+    # The key is in the name: two trees at work at once, as with mutants, don't share a folder.
+    folder = cache.ensure(f"native-{key}", key, f"compiling {name} for {march}", make)
+    return (folder / f"{name}.mpy").read_bytes()
 
 
 def _compile(name: str, source: str, march: str, out: Path) -> None:

@@ -24,8 +24,8 @@ from tests.conftest import firmware_dir
 from tests.unit.file_server import serve
 from tidemark_host import toolchain
 from tidemark_host.bridge import Bridge
-from tidemark_host.demo.site import until
 from tidemark_host.gateway.broker import Mosquitto
+from tidemark_host.hil.waiting import until
 
 HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
@@ -91,7 +91,9 @@ class Cable:
                 os.write(self._master, data)
 
     def _from_host(self) -> None:
-        data = self.down(os.read(self._master, 4096))
+        self.to_board(self.down(os.read(self._master, 4096)))
+
+    def to_board(self, data: bytes) -> None:
         if data:
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 self._board.send(data)
@@ -158,9 +160,11 @@ class Site:
         with line:
             self.board = Board(line, broker, updates)
 
-    def bridge(self, allow: list[tuple[str, int]] | None = None) -> Bridge:
+    def bridge(
+        self, allow: list[tuple[str, int]] | None = None, port: str | None = None
+    ) -> Bridge:
         return Bridge(
-            str(self.cable.path),
+            port or str(self.cable.path),
             self.allow if allow is None else allow,
             say=lambda event, values: self.events.append(f"{event} {values}"),
         )
@@ -335,3 +339,27 @@ async def test_device_in_use_is_waited_for(site: Site) -> None:
             await until("it says so", lambda: [e for e in site.events if "waiting" in e])
             assert not second.plugged.is_set()
             await echo(site.broker, [b"undisturbed"])
+
+
+async def test_device_may_be_a_tcp_address(site: Site) -> None:
+    cable = site.cable
+    cable.unplug()
+
+    async def wire(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def up(data: bytes) -> bytes:
+            writer.write(data)
+            return b""
+
+        cable.up = up
+        try:
+            while data := await reader.read(4096):
+                cable.to_board(data)
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(wire, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with site.bridge(port=f"socket://{HOST}:{port}"):
+            await site.board.says("up 1")
+            await echo(site.broker, [b"over TCP"])
+            assert await site.board.says("image") == f"image {DIGEST}"

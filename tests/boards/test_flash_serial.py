@@ -173,3 +173,25 @@ def test_image_files_are_read_as_uf2_or_raw_and_bounded(desk: Desk, tmp_path: Pa
         raw.write_bytes(content)
         with pytest.raises(FlashingError):
             read_image(raw, desk.definition)
+
+
+def test_board_that_resets_while_it_is_asked_gets_another_chance(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    resets: list[str] = []
+
+    class Resetting(DeskRepl):
+        """The first time somebody connects, the board resets."""
+
+        def __init__(self, console_path: str) -> None:
+            if not resets:
+                resets.append(console_path)
+                desk.board.power_off()
+                wait(lambda: not desk.usb.path.is_symlink(), "unplugging")
+            try:
+                super().__init__(console_path)
+            finally:
+                desk.board.power_on()
+
+    desk.bench.open = Resetting
+    assert flash_rp2(found(desk), desk.image, desk.bench).verified
+    assert resets

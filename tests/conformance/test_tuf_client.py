@@ -645,6 +645,31 @@ def test_delegated_role_signed_by_a_stranger_is_refused(
     assert "A" not in client.trusted()
 
 
+def test_role_that_one_delegator_vouches_for_needs_the_other_ones_keys_too(
+    simulator: Simulator, client: Program, tmp_path: Path
+) -> None:
+    # Both A and B delegate to C, by keys of their own; only A's key signs.
+    for parent in ("A", "B"):
+        simulator.delegate("targets", parent, [f"{parent.lower()}/*"])
+    simulator.delegate("A", "C", ["a/*"])
+    other = simulator.signers["C"]
+    simulator.signers["C"] = [key("another")]
+    simulator.delegate("B", "C", ["b/*"])
+    simulator.signers["C"] = other
+    simulator.add("a/file", b"by A's word", "C")
+    simulator.add("b/file", b"nobody's word", "C")
+    simulator.publish_all("A", "B", "C", "targets")
+    assert client.download("a/file") == 0
+    for names in (("b/file",), ("a/file", "b/file")):
+        assert client.download(*names) == 1
+        assert "tuf-client: targets-threshold" in client.said
+    assert client.stored() == [b"by A's word"]
+    # As soon as both keys sign, both delegations hold.
+    simulator.signers["C"] = [*other, key("another")]
+    simulator.publish_all("C")
+    assert client.download("a/file", "b/file") == 0
+
+
 @pytest.mark.parametrize("with_hashes", [False, True])
 def test_delegated_role_of_another_version_is_refused(
     simulator: Simulator, client: Program, with_hashes: bool

@@ -50,6 +50,15 @@ async def test_hostile_console(site):
     assert False
 
 
+@pytest.fixture
+def broken(site):
+    raise SiteError("the bench itself")
+
+
+def test_broken_setup(broken):
+    pass
+
+
 @pytest.mark.needs("flight")
 async def test_what_no_board_can(site):
     pass
@@ -81,9 +90,9 @@ def test_faults_of_the_bench_are_errors_and_those_of_boards_failures(
     run: tuple[str, Path],
 ) -> None:
     said, folder = run
-    assert re.search(r"2 failed, 1 passed, 1 skipped.* 2 errors", said), said
+    assert re.search(r"2 failed, 1 passed, 1 skipped.* 3 errors", said), said
     suite = ElementTree.parse(folder / "junit.xml").getroot()[0]
-    assert (suite.get("failures"), suite.get("errors")) == ("2", "2")
+    assert (suite.get("failures"), suite.get("errors")) == ("2", "3")
     broken = {case.get("name"): case.find("error") is not None for case in suite.iter("testcase")}
     assert broken["test_adapter_gone"]
     assert broken["test_broker_gone"]

@@ -163,6 +163,9 @@ def check(mutant: Mutant) -> str:
             host = Path(scratch) / "host_tools"
             shutil.copytree(HOST, host, ignore=shutil.ignore_patterns("__pycache__"))
             mutate(mutant, Path(scratch))
+            # Found beside the host's code: what a runtime is built from.
+            for name in ("boards", "firmware", "manifest.py"):
+                (Path(scratch) / name).symlink_to(REPO / name)
         else:
             firmware = Path(scratch) / "firmware"
             shutil.copytree(FIRMWARE, firmware, ignore=shutil.ignore_patterns("__pycache__"))

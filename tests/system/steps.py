@@ -11,6 +11,7 @@ import serial
 
 from tidemark_host.boards.base import BoardError
 from tidemark_host.hil.site import Site
+from tidemark_host.hil.targets import CONSOLE
 
 CTRL_C = b"\x03"
 
@@ -36,6 +37,21 @@ async def more_readings(site: Site, count: int, timeout: float = 60.0) -> None:
     await site.until(
         f"{count} more readings", lambda: len(site.readings()) >= have + count, timeout
     )
+
+
+async def downloading(site: Site) -> None:
+    """Wait until the board has asked the mirror for an image."""
+    await site.until(
+        "the download", lambda: any("/targets/" in path for path, _, _ in site.mirror.requests), 60
+    )
+
+
+async def on_trial(site: Site, index: int, since: int) -> None:
+    """Wait until a release is on trial. `since`: length of the console's log before it."""
+    if CONSOLE in site.target.abilities:
+        await site.said(f"release {index} (", 60, since)
+    else:
+        await site.claimed(mode="trial", timeout=60)
 
 
 async def reset_by(site: Site, cause: str, since: int, timeout: float = 30.0) -> None:

@@ -29,12 +29,13 @@ async def test_hostile_files_shadow_no_module_of_the_base(site: Site) -> None:
     assert (await site.heard(boots))["mode"] == "normal"
 
 
+@pytest.mark.needs("console")
 async def test_lost_journal_is_safe_mode_and_nothing_is_sent(site: Site) -> None:
     size = site.definition.regions["journal"].size
+    since = len(site.board.serial_log)
     await asyncio.to_thread(site.patch_flash, [("journal", 0, b"\xff" * size)])
     hellos = len(site.capture.of(site.id, "hello"))
     epochs = {epoch for epoch, _ in site.counters()}
-    since = len(site.board.serial_log)
     await asyncio.to_thread(site.board.power_on)
     await site.said("safe (state-lost)", 30, since)
     assert await asyncio.to_thread(_refusal, site) == "state-lost"

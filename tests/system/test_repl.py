@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.steps import at_repl, mpremote
+from tests.system.steps import (
+    CTRL_C,
+    at_repl,
+    downloading,
+    mpremote,
+    on_trial,
+    type_on_console,
+)
 from tidemark_host.hil.site import Site
 
 
@@ -43,8 +50,10 @@ async def test_files_go_both_ways_while_the_lease_feeds(site: Site, tmp_path: Pa
 async def test_console_during_a_trial_decides_nothing_and_the_trial_goes_on(site: Site) -> None:
     since = len(site.board.serial_log)
     index = await site.publish("1.1.0")
-    await site.said(f"release {index} (1.1.0), trial", 60, since)
+    await on_trial(site, index, since)
     said = len(site.board.serial_log)
+    # At once, before the trial is decided; the lease then gives mpremote all the time it takes.
+    await type_on_console(site, CTRL_C, "stopped from the console")
     out = await mpremote(
         site, "exec", "from tidemark import stage0; print('slots', stage0.base.slots.table())"
     )
@@ -54,16 +63,14 @@ async def test_console_during_a_trial_decides_nothing_and_the_trial_goes_on(site
     texts = [line.text for line in list(site.board.serial_log)[said:]]
     assert not any("confirmed" in text or "rejected" in text for text in texts)
     assert watchdogs(site) == 0
-    await asyncio.to_thread(site.board.reset)
+    await site.power_cycle()
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
 
 
 async def test_raw_repl_boot_runs_no_application_and_starts_no_trial(site: Site) -> None:
     since = len(site.board.serial_log)
     await site.publish("1.1.0", table=48 * 1024)
-    await site.until(
-        "the download", lambda: any("/targets/" in path for path, _, _ in site.mirror.requests), 60
-    )
+    await downloading(site)
     # Nobody acknowledges the report of the outcome: the board waits 5 s before it resets.
     await site.kill_gateway()
     await site.said("update staged", 60, since)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.steps import digest
+from tests.system.steps import digest, downloading
 from tidemark_host.hil.site import Site
 
 
@@ -47,10 +47,10 @@ async def test_release_that_loses_the_link_is_rejected_after_three_trials(site: 
 
 async def test_outage_during_a_trial_is_inconclusive_and_delays_a_good_release(site: Site) -> None:
     since = len(site.board.serial_log)
-    index = await site.publish("1.1.0")
-    await site.said(f"release {index} (1.1.0), trial", 60, since)
+    index = await site.publish("1.1.0", table=48 * 1024)
+    await downloading(site)
     await site.kill_gateway()
-    await site.said("inconclusive no-ack", 60, since)
+    await site.said("inconclusive no-ack", 90, since)
     await site.start_gateway()
     await site.until(
         "an inconclusive trial", lambda: (index, "inconclusive", "no-ack") in site.trials(), 60

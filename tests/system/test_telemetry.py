@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 
@@ -13,12 +12,11 @@ from tidemark_host.hil import attack
 from tidemark_host.hil.site import Site
 
 COPIES = 10
-ENCRYPT0, SIGN1 = 0xD0, 0xD2
 
 
 @pytest.mark.smoke
 async def test_readings_arrive_once_each_in_order_and_verified(site: Site) -> None:
-    await more_readings(site, 60)
+    await more_readings(site, 30)
     rows = site.readings()
     epoch = rows[-1]["epoch"]
     indices = [row["index"] for row in rows if row["epoch"] == epoch]
@@ -68,10 +66,11 @@ async def test_replayed_reordered_altered_and_forged_messages_change_nothing(sit
     once_each(site)
 
 
+@pytest.mark.needs("power")
 async def test_outage_of_broker_and_gateway_loses_nothing_and_repeats_nothing(site: Site) -> None:
     await site.kill_gateway()
     await site.broker.stop()
-    await site.until("readings pile up", lambda: len(site.stored_readings()) >= 40, 60, 0.5)
+    await site.until("readings pile up", lambda: len(site.stored_readings()) >= 30, 60, 0.5)
     await asyncio.to_thread(site.board.power_off)
     stored = await asyncio.to_thread(site.stored_readings)
     assert stored
@@ -91,22 +90,3 @@ async def test_outage_of_broker_and_gateway_loses_nothing_and_repeats_nothing(si
 
 def _sent(site: Site) -> list[bytes]:
     return site.capture.of(site.id, "telemetry")
-
-
-@pytest.mark.parametrize(
-    ("settings", "tag", "trust"),
-    [({"confidential": True}, ENCRYPT0, "mac"), ({"integrity": "sign"}, SIGN1, "signature")],
-    ids=["confidential", "signed"],
-)
-async def test_readings_are_sealed_as_the_image_in_use_sets_it(
-    site: Site, settings: dict[str, Any], tag: int, trust: str
-) -> None:
-    index = await site.publish("1.1.0", period_ms=200, **settings)
-    assert await site.outcome(index) == (index, "confirmed", "ok")
-    epoch = max(row["epoch"] for row in site.readings())
-    sent = len(_sent(site))
-    await more_readings(site, 10)
-    rows = [row for row in site.readings() if row["epoch"] >= epoch]
-    assert {row["tags"]["trust"] for row in rows if row["kind"] == "telemetry"} >= {trust}
-    assert {message[0] for message in _sent(site)[sent:]} == {tag}
-    once_each(site)

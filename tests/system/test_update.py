@@ -33,7 +33,7 @@ async def test_second_update_goes_back_into_the_first_slot(site: Site) -> None:
     assert site.slot_bytes("slot_a", len(data)) == data
 
 
-@pytest.mark.needs("cut")
+@pytest.mark.needs("operations")
 async def test_download_goes_on_where_a_power_cut_ended_it(site: Site) -> None:
     region = site.definition.regions["slot_b"]
     first = len(site.board.operations)

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemark_host import bootsel, uf2_file
@@ -28,6 +28,7 @@ def code(image: bytes, chip: str = "rp2040") -> str:
     return caught.value.code
 
 
+@settings(deadline=None)
 @given(PARTS.filter(bool), st.sampled_from([RP2040, RP2350]))
 def test_what_is_written_is_what_is_read(parts: dict[int, bytes], chip: object) -> None:
     assert chip in (RP2040, RP2350)

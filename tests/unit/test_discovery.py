@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemark_host import discovery
@@ -121,6 +121,7 @@ def test_bad_names_are_refused_and_nothing_is_written(
     assert not path.exists()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_file_is_names_or_a_typed_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

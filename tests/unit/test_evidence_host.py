@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nor import NorFlash
@@ -37,6 +37,7 @@ def code_of(content: bytes) -> str:
     return caught.value.code
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_what_the_firmware_recorded_is_what_the_host_reads(
     events: list[tuple[str, bytes, int]],
@@ -60,6 +61,7 @@ def test_what_the_firmware_recorded_is_what_the_host_reads(
             assert len(record.detail) >= len(detail)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2 * SECTOR - 1), st.integers(1, 255))
 def test_any_changed_byte_is_a_gap_or_a_broken_chain_or_blank(at: int, flip: int) -> None:
     made, content = ring()
@@ -99,6 +101,15 @@ def test_record_that_was_exchanged_breaks_the_chain_at_its_number() -> None:
         other.add("boot", b"x%d" % number)
     content[3 * 64 : 4 * 64] = foreign[3 * 64 : 4 * 64]
     assert read_ring(bytes(content)).broken == (4, 5)
+
+
+def test_record_in_the_slot_of_another_number_does_not_count() -> None:
+    made, content = ring()
+    for _ in range(3):
+        made.add("boot", b"power-on")
+    content[5 * 64 : 6 * 64] = content[1 * 64 : 2 * 64]
+    content[1 * 64 : 2 * 64] = b"\xff" * 64
+    assert [record.number for record in read_ring(bytes(content)).records] == [1, 3]
 
 
 def test_bytes_that_are_no_region_are_refused() -> None:

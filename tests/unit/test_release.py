@@ -78,6 +78,16 @@ def test_encrypted_keys_need_their_passphrase(tmp_path: Path) -> None:
         KeyStore(store.folder).signers("root")
     with refused("key-unreadable"):
         KeyStore(store.folder, "ebb").signers("root")
+    # Nor is a key made that would lie beside them in the clear.
+    with refused("key-passphrase"):
+        KeyStore(store.folder).add("root")
+    asked: list[Path] = []
+    asking = KeyStore(store.folder, ask=lambda path: asked.append(path) or "tide")
+    fresh = asking.add("root")
+    asking.save()
+    assert b"ENCRYPTED" in (store.folder / "root-2.pem").read_bytes()
+    assert [one.public_key for one in asking.signers("root")][1] == fresh.public_key
+    assert [path.name for path in asked] == ["root-2.pem", "root-1.pem"]
 
 
 def test_keys_in_a_git_tree_are_refused_unless_ignored_or_forced(tmp_path: Path) -> None:
@@ -365,7 +375,8 @@ def test_verbs_from_first_key_to_published_release(tmp_path: Path) -> None:
 
     assert release("init", "--encrypt")["version"] == 1
     added = release("add", out, "--board", "VIRTUAL", "--version", "1.0.0")
-    assert added == {"board": "VIRTUAL", "index": 1, "version": "1.0.0", "published": True}
+    assert (added["board"], added["index"], added["version"]) == ("VIRTUAL", 1, "1.0.0")
+    assert added["published"] and added["files"][-1].endswith("timestamp.json")
     changed = release("change", "--board", "VIRTUAL", "--index", "1", "--cohort", "50")
     assert (changed["cohort"], changed["attempt"]) == (50, 0)
     assert release("rotate", "timestamp")["root"] == 2

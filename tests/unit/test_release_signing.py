@@ -100,7 +100,8 @@ def test_two_holders_sign_a_root_one_after_the_other(repository: Repository) -> 
 
 
 def test_staged_release_is_published_with_a_staged_root(repository: Repository) -> None:
-    repository.add_key("targets", repository.keys.add("targets"), 2)
+    repository.add_key("targets", repository.keys.add("targets").public_key, 2)
+    repository.keys.save()
     repository.add(IMAGE, board="VIRTUAL", version="1")
     one = holder(repository, "root-1", "root-2", "targets-1", "snapshot-1", "timestamp-1")
     two = holder(repository, "targets-2")
@@ -188,7 +189,7 @@ def test_program_that_does_not_sign_is_noticed_before_anything_is_written(
     _, public = pem_files(tmp_path, ec.generate_private_key(ec.SECP256R1()))
     signer = repository.keys.add_signer("targets", public.read_text(), command=shlex.split(words))
     before = content(repository.folder)
-    repository.add_key("targets", signer, 2)
+    repository.add_key("targets", signer.public_key, 2)
     with refused("signer"):
         repository.publish()
     assert content(repository.folder) == before
@@ -201,7 +202,7 @@ def test_token_that_is_not_there_is_refused_with_a_hint(
     monkeypatch.setenv("TIDEMARK_HSM_PIN", "1234")
     _, public = pem_files(tmp_path, ec.generate_private_key(ec.SECP256R1()))
     signer = repository.keys.add_signer("root", public.read_text(), uri="hsm:2?label=fleet")
-    repository.add_key("root", signer)
+    repository.add_key("root", signer.public_key)
     with refused("signer"):
         signer.sign(b"data")
     assert repository.keys.signers("root")[-1].public_key == signer.public_key

@@ -28,6 +28,14 @@ def test_whole_link_settings_pass():
     assert config.check(good()) == good()
 
 
+def test_cohort_is_a_name_or_absent():
+    assert config.cohort(config.check(good())) == ""
+    for name, cohort in (("canary-2", "canary-2"), ("default", "")):
+        changed = good()
+        changed[config.COHORT] = name
+        assert config.cohort(config.check(changed)) == cohort
+
+
 def test_missing_unknown_or_odd_link_settings_are_refused():
     for key in good():
         changed = good()
@@ -43,6 +51,12 @@ def test_missing_unknown_or_odd_link_settings_are_refused():
         (config.TARGETS_URL, "http://x:0/"),
         (config.UPDATE_S, 0),
         (config.REPORT_S, -3),
+        (config.COHORT, ""),
+        (config.COHORT, "Canary"),
+        (config.COHORT, "a/b"),
+        (config.COHORT, "x" * 33),
+        (config.COHORT, "targets"),
+        (config.COHORT, 3),
         (99, 1),
     ):
         changed = good()

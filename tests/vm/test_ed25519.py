@@ -6,7 +6,7 @@ from tidemark import ed25519, edwards25519
 from tidemark.errors import CryptoError
 
 # RFC 8032, 7.1: name; secret key, public key, message, signature.
-_RFC = (
+RFC_8032 = (
     (  # TEST 1
         "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
@@ -277,7 +277,7 @@ def _hex(text):
 
 @on_each_engine
 def test_signs_and_verifies_as_rfc_8032():
-    for seed, public, message, signature in _RFC:
+    for seed, public, message, signature in RFC_8032:
         seed, public, message, signature = map(_hex, (seed, public, message, signature))
         assert ed25519.public_key(seed) == public
         assert ed25519.sign(seed, message) == signature
@@ -293,7 +293,7 @@ def test_refuses_what_only_a_lax_verifier_takes():
 
 @on_each_engine
 def test_refuses_every_flipped_byte_of_a_signature_and_key():
-    _, public, message, signature = [_hex(v) for v in _RFC[2]]
+    _, public, message, signature = [_hex(v) for v in RFC_8032[2]]
     for i in range(64):
         bad = bytearray(signature)
         bad[i] ^= 1 << (i & 7)
@@ -315,7 +315,7 @@ def test_only_points_of_the_curve_are_keys():
 
 @on_each_engine
 def test_wrong_lengths_are_false_and_a_wrong_seed_an_error():
-    seed, public, message, signature = [_hex(v) for v in _RFC[1]]
+    seed, public, message, signature = [_hex(v) for v in RFC_8032[1]]
     assert not ed25519.verify(public[:31], message, signature)
     assert not ed25519.verify(public + b"\0", message, signature)
     assert not ed25519.verify(public, message, signature[:63])
@@ -332,7 +332,7 @@ def test_wrong_lengths_are_false_and_a_wrong_seed_an_error():
 
 @on_each_engine
 def test_takes_any_bytes_like_message():
-    seed, public, message, signature = [_hex(v) for v in _RFC[2]]
+    seed, public, message, signature = [_hex(v) for v in RFC_8032[2]]
     for form in (bytearray, memoryview):
         assert ed25519.sign(form(seed), form(message)) == signature
         assert ed25519.verify(form(public), form(message), form(signature))
@@ -350,7 +350,7 @@ def _feeds(call, *args):
 
 def test_plain_python_feeds_often_enough_for_a_slow_board():
     # 25,400 cycles a multiplication at 125 MHz and 50 ms a slice give some 2,700 / 250 slices.
-    seed, public, message, signature = [_hex(v) for v in _RFC[1]]
+    seed, public, message, signature = [_hex(v) for v in RFC_8032[1]]
     plain()
     try:
         assert _feeds(ed25519.verify, public, message, signature) >= 30
@@ -361,7 +361,7 @@ def test_plain_python_feeds_often_enough_for_a_slow_board():
 
 def test_vm_native_code_feeds_often_enough_for_a_slow_board():
     # 13.75 million cycles to verify, 6.25 million in 50 ms; tests/crypto measures the slices.
-    seed, public, message, signature = [_hex(v) for v in _RFC[1]]
+    seed, public, message, signature = [_hex(v) for v in RFC_8032[1]]
     if native():
         assert _feeds(ed25519.verify, public, message, signature) >= 8
         assert _feeds(ed25519.sign, seed, message, public) >= 4
@@ -373,16 +373,19 @@ def test_vm_native_signed_digits_and_pairs_stay_in_their_bounds():
     engine = curve25519.engine()
     order8 = 8 * edwards25519.L
     k = 1
-    scalars = [0, 1, 2, 8, edwards25519.L - 1, edwards25519.L // 3, 1 << 128, (1 << 127) + 1]
-    for _ in range(40):
-        k = k * 0x123456789ABCDEF0123456789ABCDEF1 % edwards25519.L
+    L = edwards25519.L
+    scalars = [0, 1, 2, 8, L - 1, L // 3, 2 * L // 3 + 1, 1 << 128, (1 << 127) + 1, (1 << 128) - 1]
+    scalars += [(order8 >> n) % L for n in range(4, 250, 7)]
+    for _ in range(60):
+        k = k * 0x123456789ABCDEF0123456789ABCDEF1 % L
         scalars.append(k)
     for k in scalars:
-        u, v = curve25519.short_pair(k, engine.module.euclid)
-        assert (u - v * k) % order8 == 0
-        assert v & 1 and 0 < v < 1 << 256 and abs(u) < 1 << 256
+        negative, u, v = engine.short_pair(k.to_bytes(32, "little"))
+        u, v = [int.from_bytes(number, "little") for number in (u, v)]
+        assert ((-u if negative else u) - v * k) % order8 == 0
+        assert v & 1 and 0 < v < 1 << 256 and u < 1 << 128
         digits = bytearray(engine.module.DIGITS)
-        for number in (abs(u), v):
+        for number in (u, v):
             for i in range(len(digits)):
                 digits[i] = 0
             count = engine.module.signed_digits(digits, number.to_bytes(34, "little"))
@@ -393,7 +396,7 @@ def test_vm_native_signed_digits_and_pairs_stay_in_their_bounds():
                 total = 2 * total + (digit if digit < 8 else digit - 16)
             assert total == number
     # Random scalars come out at about half their length.
-    assert max(abs(u), v) < 1 << 140
+    assert max(u, v) < 1 << 140
 
 
 def test_vm_native_scalar_arithmetic_agrees_with_big_integers():

@@ -18,6 +18,38 @@ _LONG = (
     b"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn"
     b"hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu"
 )
+# NIST's additional byte-oriented examples: a byte, how many, hash.
+_ADDITIONAL = (
+    (0x00, 111,
+     "77ddd3a542e530fd047b8977c657ba6ce72f1492e360b2b2212cd264e75ec038"
+     "82e4ff0525517ab4207d14c70c2259ba88d4d335ee0e7e20543d22102ab1788c"),
+    (0x00, 112,
+     "2be2e788c8a8adeaa9c89a7f78904cacea6e39297d75e0573a73c756234534d6"
+     "627ab4156b48a6657b29ab8beb73334040ad39ead81446bb09c70704ec707952"),
+    (0x00, 113,
+     "0e67910bcf0f9ccde5464c63b9c850a12a759227d16b040d98986d54253f9f34"
+     "322318e56b8feb86c5fb2270ed87f31252f7f68493ee759743909bd75e4bb544"),
+    (0x00, 122,
+     "4f3f095d015be4a7a7cc0b8c04da4aa09e74351e3a97651f744c23716ebd9b3e"
+     "822e5077a01baa5cc0ed45b9249e88ab343d4333539df21ed229da6f4a514e0f"),
+    (0x00, 1000,
+     "ca3dff61bb23477aa6087b27508264a6f9126ee3a004f53cb8db942ed345f2f2"
+     "d229b4b59c859220a1cf1913f34248e3803bab650e849a3d9a709edc09ae4a76"),
+    (0x41, 1000,
+     "329c52ac62d1fe731151f2b895a00475445ef74f50b979c6f7bb7cae349328c1"
+     "d4cb4f7261a0ab43f936a24b000651d4a824fcdd577f211aef8f806b16afe8af"),
+    (0x55, 1005,
+     "59f5e54fe299c6a8764c6b199e44924a37f59e2b56c3ebad939b7289210dc8e4"
+     "c21b9720165b0f4d4374c90f1bf4fb4a5ace17a1161798015052893a48c3d161"),
+)
+_MILLION_LETTERS = (
+    "e718483d0ce769644e2e42c7bc15b4638e1f98b13b2044285632a803afa973eb"
+    "de0ff244877ea60a4cb0432ce577c31beb009c5c2c49aa2e4eadb217ad8cc09b"
+)
+_MILLION_ZEROS = (
+    "ce044bc9fd43269d5bbc946cbebc3bb711341115cc4abdf2edbc3ff2c57ad4b1"
+    "5deb699bda257fea5aef9c6e55fcf4cf9dc25a8c3ce25f2efe90908379bff7ed"
+)
 # SHA-512 over the SHA-512 of 0, 1, ... 299 bytes 00 01 02 ...
 _EVERY_LENGTH = (
     "97248248ab8e9324b9577e93acd92914d32bb25edcacbb91edb75576dea14781"
@@ -31,6 +63,23 @@ def test_examples_of_fips_180():
         assert sha512.Sha512(data).digest() == want
         assert sha512.sha512(data).digest() == want
         assert sha512.digest(data) == want
+
+
+def test_additional_examples_of_nist():
+    for byte, count, want in _ADDITIONAL:
+        data = bytes((byte,)) * count
+        assert sha512.Sha512(data).digest().hex() == want, (byte, count)
+        assert sha512.digest(data).hex() == want, (byte, count)
+
+
+def test_vm_native_code_takes_a_million_bytes():
+    if not sha512.native:
+        return
+    for piece, want in ((b"a" * 1000, _MILLION_LETTERS), (bytes(1000), _MILLION_ZEROS)):
+        h = sha512.NativeSha512()
+        for _ in range(1000):
+            h.update(piece)
+        assert h.digest().hex() == want
 
 
 def test_every_length_around_the_padding():
@@ -79,3 +128,14 @@ def test_feeds_after_each_block():
 
     sha512.Sha512(bytes(1024), feed).digest()
     assert calls[0] == 9
+
+
+def test_vm_native_code_feeds_after_eight_blocks():
+    calls = [0]
+
+    def feed():
+        calls[0] += 1
+
+    if sha512.native:
+        sha512.NativeSha512(bytes(8 * 128 * 5), feed)
+        assert calls[0] == 5

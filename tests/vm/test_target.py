@@ -30,7 +30,7 @@ def code_of(path, bad, runtime=1):
 
 def test_highest_index_of_the_own_board_is_chosen():
     offered = targets(entry(9), entry(10), entry(2), entry(77, "PICO"))
-    found = choose(offered, "VIRTUAL", ID, 1)
+    found = choose([offered], "VIRTUAL", ID, 1)
     assert found[0] == "VIRTUAL/app-10.romfs"
     release = found[1]
     assert release.index == 10 and release.version == "1.0.10" and release.length == 5000
@@ -38,23 +38,21 @@ def test_highest_index_of_the_own_board_is_chosen():
 
 
 def test_nothing_for_this_board_is_none():
-    assert choose({}, "VIRTUAL", ID, 1) is None
-    assert choose(targets(entry(1, "PICO")), "VIRTUAL", ID, 1) is None
-    assert choose({"VIRTUAL/app-x.romfs": {}, "other": {}}, "VIRTUAL", ID, 1) is None
+    assert choose([{}], "VIRTUAL", ID, 1) is None
+    assert choose([targets(entry(1, "PICO"))], "VIRTUAL", ID, 1) is None
+    assert choose([{"VIRTUAL/app-x.romfs": {}, "other": {}}], "VIRTUAL", ID, 1) is None
 
 
 def test_aborted_release_gives_way_to_the_one_before():
     offered = targets(entry(1), entry(2, abort=True))
-    assert choose(offered, "VIRTUAL", ID, 1)[1].index == 1
-    taken = choose(targets(entry(2)), "VIRTUAL", ID, 1)[1]
-    assert is_aborted(offered, "VIRTUAL", taken)
-    other = choose(targets(entry(1)), "VIRTUAL", ID, 1)[1]
-    assert not is_aborted(offered, "VIRTUAL", other)
+    assert choose([offered], "VIRTUAL", ID, 1)[1].index == 1
+    assert is_aborted(offered[app_path("VIRTUAL", 2)])
+    assert not is_aborted(offered[app_path("VIRTUAL", 1)])
 
 
 def test_device_outside_the_cohort_stays_with_the_release_before():
     offered = targets(entry(1), entry(2, cohort=0))
-    assert choose(offered, "VIRTUAL", ID, 1)[1].index == 1
+    assert choose([offered], "VIRTUAL", ID, 1)[1].index == 1
 
 
 def test_cohort_is_drawn_anew_by_each_release_and_counts_in_percent():
@@ -83,7 +81,7 @@ def test_refused_target_is_not_passed_over_for_an_older_one():
     offered = targets(entry(1))
     offered[app_path("VIRTUAL", 2)] = entry(2, "PICO")
     try:
-        choose(offered, "VIRTUAL", ID, 1)
+        choose([offered], "VIRTUAL", ID, 1)
         assert False, "an owner's mistake went unseen"
     except TrustError as error:
         assert error.code == "wrong-board"
@@ -120,3 +118,23 @@ def test_index_has_one_spelling():
     for name in ("x-1", "APP-1", "app"):
         assert index_of("VIRTUAL", "VIRTUAL/%s.romfs" % name) is None
     assert index_of("VIRTUAL", "VIRTUALLY/app-1.romfs") is None
+
+
+def test_board_of_a_cohort_takes_the_newest_of_both_lists():
+    fleet = targets(entry(4), entry(6))
+    canary = {app_path("VIRTUAL", i, "canary"): entry(i) for i in (5, 7)}
+    path, release = choose([fleet, canary], "VIRTUAL", ID, 1, "canary")
+    assert path == "canary/VIRTUAL/app-7.romfs" and release.index == 7
+    assert choose([fleet, {}], "VIRTUAL", ID, 1, "canary")[1].index == 6
+    # Of one index the fleet's entry stands.
+    fleet.update(targets(entry(7)))
+    assert choose([fleet, canary], "VIRTUAL", ID, 1, "canary")[0] == "VIRTUAL/app-7.romfs"
+
+
+def test_releases_of_another_cohort_are_not_seen():
+    offered = targets(entry(4))
+    offered["canary/VIRTUAL/app-9.romfs"] = entry(9)
+    offered["beta/VIRTUAL/app-8.romfs"] = entry(8)
+    assert choose([offered], "VIRTUAL", ID, 1)[1].index == 4
+    assert choose([offered], "VIRTUAL", ID, 1, "beta")[1].index == 8
+    assert code_of("canary/VIRTUAL/app-9.romfs", entry(9)) == "wrong-index"

@@ -29,7 +29,8 @@ def content(index, size=40000):
 class Rig:
     """A board with one confirmed image in slot 0, a repository and a server."""
 
-    def __init__(self):
+    def __init__(self, cohort=""):
+        self.cohort = cohort
         self.maker = Maker()
         self.peer = Peer()
         self.flash = NorFlash((8 + 2 * SECTORS) * 4096)
@@ -68,23 +69,28 @@ class Rig:
             self.journal,
             self.regions,
             lambda: self.uptime,
+            cohort=self.cohort,
         )
 
     def offer(self, index, data=None, board=BOARD, **change):
         """Publishes a release; returns the URL path of its image."""
+        path = app_path(BOARD, index)
+        self.maker.targets[path], url = self.entry(path, index, data, board, **change)
+        self.publish()
+        return url
+
+    def entry(self, path, index, data=None, board=BOARD, **change):
+        """(TARGETS entry, URL path) of a release whose image the server has."""
         data = content(index) if data is None else data
         digest = hashlib.sha256(data).digest().hex()
         custom = {"board": board, "kind": "app", "index": index, "version": "1.0.%d" % index}
         custom.update({"attempt": 0, "min_runtime": 0, "cohort": 100, "abort": False})
         custom.update(change)
-        path = app_path(BOARD, index)
         entry = {"length": len(data), "hashes": {"sha256": digest}, "custom": custom}
-        self.maker.targets[path] = entry
-        folder, name = path.split("/")
-        url = "/targets/%s/%s.%s" % (folder, digest, name)
+        parts = path.split("/")
+        url = "/targets/%s/%s.%s" % ("/".join(parts[:-1]), digest, parts[-1])
         self.peer.files[url] = data
-        self.publish()
-        return url
+        return entry, url
 
     def publish(self):
         self.maker.publish("targets", "snapshot", "timestamp")

@@ -6,7 +6,7 @@ from tidemark import x25519
 from tidemark.errors import CryptoError
 
 # RFC 7748, 5.2: scalar, u, result.
-_RFC = (
+RFC_7748 = (
     (
         "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
         "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
@@ -46,7 +46,7 @@ def _hex(text):
 
 @on_each_engine
 def test_vectors_of_rfc_7748():
-    for scalar, u, result in _RFC:
+    for scalar, u, result in RFC_7748:
         assert x25519.x25519(_hex(scalar), _hex(u)) == _hex(result)
 
 
@@ -78,7 +78,7 @@ def test_points_of_small_order_are_refused():
             point = bytearray(_hex(u))
             point[31] |= top
             try:
-                x25519.x25519(_hex(_RFC[0][0]), point)
+                x25519.x25519(_hex(RFC_7748[0][0]), point)
                 assert False, u
             except CryptoError as e:
                 assert e.code == "x25519-zero"
@@ -86,7 +86,7 @@ def test_points_of_small_order_are_refused():
 
 @on_each_engine
 def test_top_bit_is_ignored_and_large_u_reduced():
-    scalar = _hex(_RFC[0][0])
+    scalar = _hex(RFC_7748[0][0])
     base = x25519.public_key(scalar)
     # 9 + p and 9 + 2^255.
     assert x25519.x25519(scalar, _hex("f6" + "ff" * 30 + "7f")) == base

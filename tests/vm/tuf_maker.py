@@ -60,6 +60,7 @@ class Maker:
         self.thresholds = {role: 1 for role in ROLES}
         self.targets = {}
         self.delegations = None
+        self.delegated = []  # roles that have published
         self.consistent = consistent
         self.with_hashes = True
         self.former_root_keys = []
@@ -95,7 +96,8 @@ class Maker:
             if self.delegations:
                 signed["delegations"] = self.delegations
         elif role == "snapshot":
-            signed["meta"] = {"targets.json": self.info("targets")}
+            names = ["targets"] + self.delegated
+            signed["meta"] = {name + ".json": self.info(name) for name in names}
         else:
             signed["meta"] = {"snapshot.json": self.info("snapshot")}
         return signed
@@ -123,9 +125,29 @@ class Maker:
     def sign(self, role, signed, keys=None, name=None):
         """Publishes a signed part as it is given; by other keys, or under another name."""
         message = canonjson.encode(signed)
-        signers = self.keys[role] + self.former_root_keys if role == "root" else self.keys[role]
-        signatures = [one.sign(message) for one in (keys or signers)]
+        if not keys:
+            keys = self.keys[role] + (self.former_root_keys if role == "root" else [])
+        signatures = [one.sign(message) for one in keys]
         self.put(name or self.name(role), {"signatures": signatures, "signed": signed})
+
+    def delegate(self, name, paths, terminating=True):
+        """From the next targets on a role, by the key of its name, speaks for `paths`."""
+        delegations = self.delegations = self.delegations or {"keys": {}, "roles": []}
+        one = key(name)
+        delegations["keys"][one.id] = one.object
+        role = {"name": name, "keyids": [one.id], "threshold": 1, "terminating": terminating}
+        role["paths"] = paths
+        delegations["roles"].append(role)
+
+    def publish_delegated(self, name, targets, by=None, expires=EXPIRES):
+        """Signs the targets of a delegated role; the next snapshot names it. by: another key."""
+        if name not in self.delegated:
+            self.delegated.append(name)
+        self.versions[name] = self.versions.get(name, 0) + 1
+        signed = {"_type": "targets", "spec_version": "1.0.31", "version": self.versions[name]}
+        signed["expires"] = expires
+        signed["targets"] = targets
+        self.sign(name, signed, [by or key(name)])
 
     def put(self, name, document):
         self.files[name] = canonjson.encode(document)

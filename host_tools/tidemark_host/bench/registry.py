@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tidemark_host import bench
 from tidemark_host.boards.emulated import Measured
 
-_OWN = ("registry", "report")
+_OWN = ("peers", "registry", "report")
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,11 @@ def cross_compile(name: str, source: str) -> bytes:
 
 
 def measure(
-    files: Mapping[str, bytes], code: str, timeout: float = 120.0, uf2: Path | None = None
+    files: Mapping[str, bytes],
+    code: str,
+    timeout: float = 120.0,
+    uf2: Path | None = None,
+    flash: Mapping[int, bytes] | None = None,
 ) -> Measured:
     """Boot an emulated Pico, run `code` there and return what it cost.
 
@@ -208,7 +212,8 @@ def measure(
     `cross_compile`; they win over frozen modules of the same name, and run in place but for
     native code, which is copied to RAM. code: may call `bench.measure(name, function, *args)`,
     and leaves in `result` what the host gets, through JSON. timeout: emulated seconds for all of
-    it. uf2: another image than TIDEMARK_PICO's. Two calls with the same arguments give the same
+    it. uf2: another image than TIDEMARK_PICO's. flash: what else is in the flash, by offset,
+    behind the files. Two calls with the same arguments give the same
     cycles, exactly. Raises BoardError, BoardTimeout.
     """
     job = f"import bench\nresult = None\n{code}\n{_EPILOGUE}"
@@ -219,10 +224,12 @@ def measure(
             f"{_JOB}.mpy": cross_compile("job.py", job),
         }
     )
-    if len(image) > BENCH_SIZE:
-        raise BoardError("too-big", f"{len(image)} bytes of modules, {BENCH_SIZE} fit")
+    content: dict[int, bytes] = {**(flash or {}), BENCH_OFFSET: image}
+    end = min((at for at in content if at > BENCH_OFFSET), default=BENCH_OFFSET + BENCH_SIZE)
+    if len(image) > end - BENCH_OFFSET:
+        raise BoardError("too-big", f"{len(image)} bytes of modules, {end - BENCH_OFFSET} fit")
     built = uf2 or toolchain.firmware("TIDEMARK_PICO")
-    pico = EmulatedPico(built, {BENCH_OFFSET: image}, watchdog=False)
+    pico = EmulatedPico(built, content, watchdog=False)
     marks: list[tuple[int, int]] = []
     pico.chip.on_mark = lambda value: marks.append((value, pico.cycles))
     pico.exec(_MOUNT % len(image))

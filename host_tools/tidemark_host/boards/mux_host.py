@@ -2,6 +2,9 @@
 # bytes come from a stream object, and what it wants of the network it says to `network`. It runs
 # under CPython (bridge.py) and, for tests, under MicroPython. docs/uart-link.md: the protocol.
 
+# Without types: it is written on the firmware's own classes, which have none.
+# pyright: basic
+
 from struct import pack_into, unpack_from
 
 from tidemark import mux_end as end

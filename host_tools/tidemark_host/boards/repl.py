@@ -14,7 +14,19 @@ from mpremote.transport_serial import SerialTransport  # pyright: ignore[reportM
 
 from tidemark_host.boards.base import BoardError
 
+
+def _port_errors() -> tuple[type[Exception], ...]:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return (OSError,)
+    return (OSError, termios.error)  # pyserial lets the second one through
+
+
+# What a serial port raises that has just gone.
+GONE = _port_errors()
 _READ_S = 0.2
+_ANSWER_S = 5.0
 # What gets a board out of whatever mode it was left in: Ctrl-C for code that caught the first one,
 # Ctrl-B out of the raw REPL. In half of a raw paste Ctrl-C ends the paste.
 _RECOVER = b"\x03\r\x03\x03\x02\r\x03"
@@ -42,7 +54,7 @@ class Repl:
             # Without a time-out of its own mpremote waits for ever on a pty.
             self._transport = SerialTransport(console_path, timeout=silence)
             self._enter(soft_reset, timeout)
-        except (TransportError, OSError) as error:
+        except (TransportError, *GONE) as error:
             self.close()
             raise BoardError("console", f"no raw REPL at {console_path}: {error}") from error
 
@@ -79,8 +91,12 @@ class Repl:
         within `timeout` seconds.
         """
         try:
-            out, err = self._transport.exec_raw(code, timeout=timeout)
-        except (TransportError, OSError) as error:
+            # mpremote reads the board's first word once; a board that is busy takes a moment.
+            self._transport.serial.timeout = _ANSWER_S
+            self._transport.exec_raw_no_follow(code)
+            self._transport.serial.timeout = _READ_S
+            out, err = self._transport.follow(timeout)
+        except (TransportError, *GONE) as error:
             raise BoardError("console", f"no answer from the REPL: {error}") from error
         if err:
             raise BoardError("exec", text(err))
@@ -90,7 +106,7 @@ class Repl:
         """Soft-reset the board within the raw REPL: _boot.py runs again, main.py does not."""
         try:
             self._transport.enter_raw_repl(soft_reset=True)
-        except (TransportError, OSError) as error:
+        except (TransportError, *GONE) as error:
             raise BoardError("console", f"no answer to a soft reset: {error}") from error
 
     def close(self) -> None:
@@ -101,7 +117,7 @@ class Repl:
         try:
             if transport.in_raw_repl:
                 transport.exit_raw_repl()
-        except (TransportError, OSError):
+        except (TransportError, *GONE):
             pass  # the board is off: there is nothing to leave
         finally:
             close_transport(transport)
@@ -120,7 +136,7 @@ class Repl:
 
 def close_transport(transport: Any) -> None:
     """Close mpremote's transport, also of a port that is gone."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*GONE):
         transport.close()
     # mpremote stops halfway when the port can't take its last words.
     transport.serial.close()

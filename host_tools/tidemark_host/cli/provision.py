@@ -15,7 +15,9 @@ from tidemark_host.boards.repl import Repl
 from tidemark_host.discovery import DiscoveryError
 from tidemark_host.gateway.identity import GatewayIdentity, IdentityError
 from tidemark_host.gateway.service import INVENTORY
-from tidemark_host.inventory import Inventory, InventoryError
+from tidemark_host.inventory import DEFAULT_COHORT, Inventory, InventoryError
+from tidemark_host.release import ReleaseError
+from tidemark_host.release.delegations import check_name
 
 # What the board takes, as in firmware/tidemark/config.py.
 _DAY_S = 86_400
@@ -59,6 +61,12 @@ _TEXT_MAX = 128
     show_default=True,
     help="Seconds between two signed reports.",
 )
+@click.option(
+    "--cohort",
+    default=DEFAULT_COHORT,
+    show_default=True,
+    help="Its cohort: it also takes what the delegated role of this name signs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     port: str,
@@ -69,6 +77,7 @@ def command(
     nickname: str,
     update_s: int,
     report_s: int,
+    cohort: str,
     as_json: bool,
 ) -> None:
     """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
@@ -86,6 +95,7 @@ def command(
         f"{base}/targets/",
         update_s=update_s,
         report_s=report_s,
+        cohort=_cohort(cohort),
     )
     try:
         gateway_key = GatewayIdentity.read_public(state)
@@ -93,9 +103,12 @@ def command(
         found = discovery.find(port, discovery.serial_ports(), discovery.read_names())
         with Repl(found.port) as console:
             born = provision.begin(console)
-            inventory.enroll(born.public, born.board, nickname or found.nickname)
+            name = nickname or found.nickname
+            device = inventory.enroll(born.public, born.board, name, cohort)
             anchors = provision.Anchors(root.read_bytes(), gateway_key)
             answer = provision.finish(console, anchors, link)
+            if device.cohort != cohort:
+                inventory.assign(device.id, cohort)
             console.exec("from tidemark import provision; provision.leave()")
     except provision.ProvisionError as error:
         hint = _HINTS.get(error.code, "")
@@ -127,6 +140,16 @@ def _broker(text: str) -> tuple[str, int]:
             param_hint="--broker",
         )
     return host, port
+
+
+def _cohort(name: str) -> str:
+    """Return a cohort's name. Raises click.BadParameter."""
+    if name != DEFAULT_COHORT:
+        try:
+            check_name(name)
+        except ReleaseError as error:
+            raise click.BadParameter(f"{error}: {error.hint}", param_hint="--cohort") from error
+    return name
 
 
 def _updates(text: str) -> str:

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,22 +15,32 @@ import rich_click
 from rich.console import Console
 from rich.table import Table
 
+from tidemark_host.cli._release_options import (
+    PASSPHRASE,
+    as_json,
+    check_board,
+    dry,
+    finish,
+    for_role,
+    how,
+    open_repository,
+    progress,
+    say,
+    told,
+    where,
+)
 from tidemark_host.release import (
     ROLES,
     KeyStore,
     ReleaseError,
     Repository,
-    app_path,
+    delegations,
+    signers,
     staging,
 )
 from tidemark_host.release.calendar import icalendar
-from tidemark_host.toolchain_build import REPO
 
-PASSPHRASE = "TIDEMARK_KEY_PASSPHRASE"
 _SOON = timedelta(days=3)
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
-)
 
 
 @click.group(cls=rich_click.RichGroup, name="release")
@@ -40,99 +48,14 @@ def command() -> None:
     """Make, sign and publish releases in a TUF repository of plain files."""
 
 
-def _where(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every release verb has."""
-    for name, default, text in (
-        ("--keys", "keys", "Folder of the signing keys."),
-        ("--repo", "repo", "Folder of the repository."),
-    ):
-        function = click.option(
-            name,
-            type=click.Path(path_type=Path, file_okay=False),
-            default=Path(default),
-            show_default=True,
-            envvar=f"TIDEMARK_{name[2:].upper()}",
-            help=text,
-        )(function)
-    return function
-
-
-@contextmanager
-def _told() -> Generator[None]:
-    """Turn a refusal into what, why and what to try."""
-    try:
-        yield
-    except ReleaseError as error:
-        hint = f"\nTry: {error.hint}" if error.hint else ""
-        raise click.ClickException(f"{error} ({error.code}){hint}") from error
-
-
-def _how(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of verbs that publish."""
-    function = click.option(
-        "--dry-run", is_flag=True, help="Do everything but write; say which files would change."
-    )(function)
-    return click.option(
-        "--stage", is_flag=True, help="Leave it to be signed further by other key holders."
-    )(function)
-
-
-def _print(as_json: bool, result: dict[str, Any], *lines: str) -> None:
-    """Print one JSON object, or text for people."""
-    for line in [json.dumps(result)] if as_json else lines:
-        click.echo(line)
-
-
-def _check_board(name: str) -> None:
-    """Refuse a name that no board has: a release for it would reach nobody."""
-    known = sorted(path.parent.name for path in REPO.glob("boards/*/board.toml"))
-    if name not in known:
-        raise ReleaseError(
-            "board",
-            f"there is no boards/{name}/board.toml",
-            f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
-        )
-
-
-def _open(repo: Path, keys: Path, dry_run: bool = False) -> Repository:
-    return Repository.open(repo, KeyStore(keys, os.environ.get(PASSPHRASE), dry=dry_run))
-
-
-def _finish(
-    repository: Repository, stage: bool, dry_run: bool, refresh: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[str]]:
-    """Publish, stage, or see what publishing would write; return that for `--json` and people."""
-    if stage and dry_run:
-        raise ReleaseError("staged", "--stage or --dry-run, not both")
-    if stage:
-        rows = repository.stage(refresh=refresh)
-        staged = [dataclasses.asdict(row) for row in rows]
-        return {"published": False, "staged": staged}, _progress(rows)
-    files = [str(path) for path in repository.publish(refresh=refresh, dry_run=dry_run)]
-    if dry_run:
-        return {"published": False, "files": files}, [f"would write {name}" for name in files]
-    return {"published": True}, []
-
-
-def _progress(rows: list[staging.Progress]) -> list[str]:
-    """Return how far staged roles are, and what comes next, in lines."""
-    lines = [
-        f"staged: {row.role} {row.version}: {row.signed} of {row.threshold} signatures"
-        for row in rows
-    ]
-    if rows:
-        ready = all(row.done for row in rows)
-        lines.append(f"Next: tidemark release {'publish' if ready else 'sign, with another key'}")
-    return lines
-
-
 @command.command()
-@_where
+@where
 @click.option("--root-keys", default=1, show_default=True, help="How many root keys to make.")
 @click.option("--root-threshold", default=1, show_default=True, help="How many of them must sign.")
 @click.option("--encrypt", is_flag=True, help=f"Encrypt the keys; asks, or takes {PASSPHRASE}.")
 @click.option("--force", is_flag=True, help="Accept a key folder that git would take.")
-@_JSON
+@dry
+@as_json
 def init(
     repo: Path,
     keys: Path,
@@ -140,22 +63,37 @@ def init(
     root_threshold: int,
     encrypt: bool,
     force: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Make fresh keys and an empty repository."""
     passphrase = os.environ.get(PASSPHRASE)
-    if encrypt and not passphrase:
+    if encrypt and not passphrase and not dry_run:
         passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
-    with _told():
+    with told():
         if not 1 <= root_threshold <= root_keys:
             raise ReleaseError(
-                "root-threshold", f"{root_threshold} of {root_keys} keys can't sign"
+                "root-threshold",
+                f"{root_threshold} of {root_keys} keys can't sign",
+                f"--root-keys {max(root_threshold, 1)} or more",
             )
-        store = KeyStore.create(keys, root_keys=root_keys, passphrase=passphrase, force=force)
-        Repository.create(repo, store, root_threshold=root_threshold)
-    _print(
+        if any((repo / "metadata").glob("*.json")):  # before any key is made
+            raise ReleaseError(
+                "repository-exists", f"{repo} holds metadata already", "--repo with a new folder"
+            )
+        store = KeyStore.create(
+            keys, root_keys=root_keys, passphrase=passphrase, force=force, dry_run=dry_run
+        )
+        made = Repository.create(repo, store, root_threshold=root_threshold, dry_run=dry_run)
+    result = {"repo": str(repo), "keys": str(keys), "roles": list(ROLES), "version": 1}
+    if dry_run:
+        files = [str(path) for path in [*store.fresh, *made.would_write]]
+        lines = [f"would write {name}" for name in files]
+        say(as_json, {**result, "published": False, "files": files}, *lines)
+        return
+    say(
         as_json,
-        {"repo": str(repo), "keys": str(keys), "roles": list(ROLES), "version": 1},
+        {**result, "published": True},
         f"{repo}: published version 1 of {', '.join(ROLES)}",
         f"{keys}: move root-*.pem to an offline medium; targets-*.pem belongs to who signs",
     )
@@ -163,16 +101,17 @@ def init(
 
 @command.command()
 @click.argument("image", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_where
+@where
 @click.option("--board", required=True, help="Board the image is for.")
 @click.option("--version", required=True, help="Version for people, at most 24 characters.")
 @click.option("--index", type=int, help="Release index; default: the next. It only rises.")
 @click.option("--attempt", default=0, show_default=True, help="Raise it to lift a rejection.")
 @click.option("--min-runtime", default=0, show_default=True, help="Least runtime index.")
-@click.option("--cohort", default=100, show_default=True, help="Percentage of the fleet.")
+@click.option("--cohort", default=100, show_default=True, help="Percentage of the boards.")
+@for_role
 @click.option("--force", is_flag=True, help="Accept a board that boards/ does not have.")
-@_how
-@_JSON
+@how
+@as_json
 def add(
     image: Path,
     repo: Path,
@@ -183,39 +122,46 @@ def add(
     attempt: int,
     min_runtime: int,
     cohort: int,
+    role: str,
     force: bool,
     stage: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Add IMAGE as a release and publish it."""
-    with _told():
+    with told():
         if not force:
-            _check_board(board)
-        repository = _open(repo, keys, dry_run)
+            check_board(board)
+        repository = open_repository(repo, keys)
         number = repository.add(
             image,
             board=board,
             version=version,
+            role=role,
             index=index,
             attempt=attempt,
             min_runtime=min_runtime,
             cohort=cohort,
         )
-        result, lines = _finish(repository, stage, dry_run)
+        result, lines = finish(repository, stage, dry_run)
     done = "staged" if stage else "checked" if dry_run else "published"
     said = f"{board}: release {number} ({version}) {done}"
-    _print(as_json, {"board": board, "index": number, "version": version, **result}, *lines, said)
+    if role != "targets":
+        said += f" for the cohort {role}"
+    names = {"board": board, "index": number, "version": version, "role": role}
+    say(as_json, {**names, **result}, *lines, said)
 
 
 @command.command()
-@_where
+@where
 @click.option("--board", required=True)
 @click.option("--index", type=int, required=True)
 @click.option("--attempt", type=int, help="Lift a rejection: above the former attempt.")
-@click.option("--cohort", type=int, help="Percentage of the fleet that is offered it.")
+@click.option("--cohort", type=int, help="Percentage of the boards that is offered it.")
 @click.option("--abort/--no-abort", default=None, help="Stop staging and trials of it.")
-@_JSON
+@for_role
+@how
+@as_json
 def change(
     repo: Path,
     keys: Path,
@@ -224,22 +170,28 @@ def change(
     attempt: int | None,
     cohort: int | None,
     abort: bool | None,
+    role: str,
+    stage: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Widen the cohort of a release, abort it, or lift its rejection; publishes."""
-    with _told():
-        repository = _open(repo, keys)
-        repository.change(board, index, attempt=attempt, cohort=cohort, abort=abort)
-        repository.publish()
-        entry = repository.targets.targets[app_path(board, index)].to_dict()
-    _print(as_json, entry["custom"], f"{board}: release {index} changed")
+    with told():
+        repository = open_repository(repo, keys)
+        if attempt is None and cohort is None and abort is None:
+            raise ReleaseError("change", "nothing to change", "--attempt, --cohort or --abort")
+        repository.change(board, index, role=role, attempt=attempt, cohort=cohort, abort=abort)
+        custom = dict(repository.entry(board, index, role).custom)
+        result, lines = finish(repository, stage, dry_run)
+    said = [f"{board}: release {index} changed"] if result["published"] else []
+    say(as_json, {**custom, **result}, *lines, *said)
 
 
 @command.command()
-@_where
-@_how
-@click.option("--refresh", type=click.Choice(ROLES), multiple=True, help="Sign this role again.")
-@_JSON
+@where
+@how
+@click.option("--refresh", metavar="ROLE", multiple=True, help="Sign this role again.")
+@as_json
 def publish(
     repo: Path,
     keys: Path,
@@ -249,44 +201,56 @@ def publish(
     as_json: bool,
 ) -> None:
     """Sign a fresh timestamp (and other roles, for a new expiry); take what is staged."""
-    with _told():
-        repository = _open(repo, keys, dry_run)
-        result, lines = _finish(repository, stage, dry_run, refresh)
+    with told():
+        repository = open_repository(repo, keys)
+        result, lines = finish(repository, stage, dry_run, refresh)
     if result["published"]:
-        lines = [f"{repo}: timestamp {repository.timestamp.version}"]
+        names = ", ".join(Path(name).name for name in result["files"])
+        lines = [f"{repo}: published {names}"]
     versions = {row.role: row.version for row in repository.status()}
-    _print(as_json, {"repo": str(repo), "versions": versions, **result}, *lines)
+    say(as_json, {"repo": str(repo), "versions": versions, **result}, *lines)
 
 
 @command.command()
-@_where
+@where
 @click.option("--discard", is_flag=True, help="Forget what is staged instead.")
-@_JSON
-def sign(repo: Path, keys: Path, discard: bool, as_json: bool) -> None:
+@dry
+@as_json
+def sign(repo: Path, keys: Path, discard: bool, dry_run: bool, as_json: bool) -> None:
     """Sign what `--stage` left for other key holders, with the keys that are here."""
-    with _told():
-        repository = _open(repo, keys)
+    with told():
         if discard:
-            staging.discard(repo)
-            _print(as_json, {"staged": []}, f"{repo}: nothing is staged any more")
+            files = staging.discard(repo, dry_run=dry_run)
+            would = [f"would remove {path}" for path in files]
+            said = would if dry_run else [f"{repo}: nothing is staged any more"]
+            say(as_json, {"discarded": [str(path) for path in files]}, *said)
             return
-        rows = repository.sign_staged()
-    _print(as_json, {"staged": [dataclasses.asdict(row) for row in rows]}, *_progress(rows))
+        repository = open_repository(repo, keys)
+        before = {row.role: row.signed for row in repository.staged()}
+        rows = repository.sign_staged(dry_run=dry_run)
+        if not any(row.done or row.signed > before[row.role] for row in rows):
+            raise ReleaseError(
+                "no-key",
+                f"no key in {keys} adds a signature",
+                "--keys with the folder of another key holder",
+            )
+    said = ["would sign:"] if dry_run else []
+    say(as_json, {"staged": [dataclasses.asdict(row) for row in rows]}, *said, *progress(rows))
 
 
 @command.command("add-key")
-@_where
-@_how
-@click.argument("role", type=click.Choice(ROLES))
+@where
+@how
+@click.argument("role")
 @click.option("--threshold", type=int, help="How many keys of the role must sign from now on.")
 @click.option(
     "--public",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Public key (PEM, or 64 hex digits) of a command or token.",
+    help="Public key (PEM, or 64 hex digits) of another holder, or of a command or token.",
 )
 @click.option("--command", "words", help="Program that signs: bytes on stdin, hex on stdout.")
 @click.option("--hsm", "uri", help="PKCS #11 key as securesystemslib names it: hsm:2?label=fleet")
-@_JSON
+@as_json
 def add_key(
     repo: Path,
     keys: Path,
@@ -299,50 +263,134 @@ def add_key(
     uri: str | None,
     as_json: bool,
 ) -> None:
-    """Let one more key sign for ROLE: a fresh file, or a command or token of the owner's.
+    """Let one more key sign for ROLE: a fresh file, a command or token of the owner's, or a key
+    that another holder keeps (--public alone).
 
-    Publishes a new root, so enough root keys must be here; else see --stage.
+    Root names the keys of the top-level roles, targets those of a cohort's role: enough of their
+    keys must be here; else see --stage.
     """
-    with _told():
-        if bool(words) + bool(uri) > 1 or bool(public) != bool(words or uri):
-            raise ReleaseError("public-key", "--command or --hsm, each with --public")
-        repository = _open(repo, keys, dry_run)
-        if public:
-            command = shlex.split(words or "")
-            signer = repository.keys.add_signer(
-                role, public.read_text(), command=command, uri=uri or ""
+    with told():
+        if (words and uri) or (words and not public):
+            raise ReleaseError(
+                "public-key", "a program signs for one key", "--command or --hsm; --public PEM"
             )
+        repository = open_repository(repo, keys)
+        repository.role(role)
+        if words or uri:
+            text = public.read_text() if public else signers.token_key(uri or "")
+            signer = repository.keys.add_signer(
+                role, text, command=shlex.split(words or ""), uri=uri or ""
+            )
+            key = signer.public_key
+        elif public:
+            key = signers.public_key(public.read_text())
         else:
-            signer = repository.keys.add(role)
-        repository.add_key(role, signer, threshold)
-        entry = repository.root.roles[role]
+            key = repository.keys.add(role).public_key
+        repository.add_key(role, key, threshold)
+        entry = repository.role(role)
         said = f"{role}: {entry.threshold} of {len(entry.keyids)} keys sign"
         names = {"role": role, "threshold": entry.threshold, "keyids": list(entry.keyids)}
-        result, lines = _finish(repository, stage, dry_run)
-    _print(as_json, {**names, **result}, *lines, said)
+        result, lines = finish(repository, stage, dry_run)
+    say(as_json, {**names, **result}, *lines, said)
 
 
 @command.command()
-@_where
-@_how
-@click.argument("role", type=click.Choice(ROLES))
-@_JSON
-def rotate(repo: Path, keys: Path, stage: bool, dry_run: bool, role: str, as_json: bool) -> None:
-    """Replace the keys of ROLE and publish. Needs enough root keys."""
-    with _told():
-        repository = _open(repo, keys, dry_run)
-        repository.rotate(role)
-        result, lines = _finish(repository, stage, dry_run)
-    version, ids = repository.root.version, list(repository.root.roles[role].keyids)
+@where
+@how
+@click.argument("role")
+@click.option("--drop", metavar="KEYID", help="Only take this key out, without a new one.")
+@click.option("--threshold", type=int, help="With --drop: how many of the rest must sign.")
+@as_json
+def rotate(
+    repo: Path,
+    keys: Path,
+    stage: bool,
+    dry_run: bool,
+    role: str,
+    drop: str | None,
+    threshold: int | None,
+    as_json: bool,
+) -> None:
+    """Replace the keys of ROLE by fresh ones and publish, or --drop a lost one.
+
+    Needs enough root keys (of targets, for a cohort's role); else see --stage.
+    """
+    with told():
+        repository = open_repository(repo, keys)
+        if drop is not None:
+            repository.drop_key(role, drop, threshold)
+        elif threshold is not None:
+            raise ReleaseError("root-threshold", "--threshold goes with --drop", "add-key")
+        else:
+            repository.rotate(role)
+        result, lines = finish(repository, stage, dry_run)
+    ids = list(repository.role(role).keyids)
+    version = repository.root.version
     if result["published"]:
-        lines = [f"{repo}: root {version} names new keys for {role}"]
+        who = f"root {version}" if role in ROLES else f"targets {repository.targets.version}"
+        lines = [f"{repo}: {who} names {'the keys' if drop else 'new keys'} for {role}"]
     names = {"repo": str(repo), "role": role, "root": version, "keyids": ids}
-    _print(as_json, {**names, **result}, *lines)
+    say(as_json, {**names, **result}, *lines)
 
 
 @command.command()
-@_where
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@where
+@how
+@click.argument("name")
+@click.option(
+    "--public",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="Public key of a member of the team; default: one fresh key file.",
+)
+@click.option("--threshold", default=1, show_default=True, help="How many of them must sign.")
+@click.option(
+    "--path",
+    "patterns",
+    multiple=True,
+    help="Target paths it may speak for; default: NAME/*/app-*.romfs, all boards of the cohort.",
+)
+@click.option("--revoke", is_flag=True, help="Take its say back instead.")
+@as_json
+def delegate(
+    repo: Path,
+    keys: Path,
+    stage: bool,
+    dry_run: bool,
+    name: str,
+    public: tuple[Path, ...],
+    threshold: int,
+    patterns: tuple[str, ...],
+    revoke: bool,
+    as_json: bool,
+) -> None:
+    """Let a team publish for the boards of the cohort NAME, and for no other, by keys of its own.
+
+    Boards are put in a cohort when they are provisioned. Needs enough keys of targets.
+    """
+    with told():
+        repository = open_repository(repo, keys)
+        if revoke:
+            repository.revoke(name)
+            result, lines = finish(repository, stage, dry_run)
+            say(as_json, {"role": name, "revoked": True, **result}, *lines, f"{name}: taken back")
+            return
+        delegations.check_name(name)
+        found = [signers.public_key(path.read_text()) for path in public]
+        repository.delegate(
+            name, found or [repository.keys.add(name).public_key], patterns, threshold
+        )
+        ids = list(repository.role(name).keyids)
+        result, lines = finish(repository, stage, dry_run)
+    said = f"{name}: {threshold} of {len(ids)} keys sign for its cohort"
+    then = f"Next: tidemark release add IMAGE --role {name}, where its key is"
+    names = {"role": name, "threshold": threshold, "keyids": ids}
+    say(as_json, {**names, **result}, *lines, said, *([then] if result["published"] else []))
+
+
+@command.command()
+@where
+@as_json
 @click.option(
     "--ics",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -350,14 +398,19 @@ def rotate(repo: Path, keys: Path, stage: bool, dry_run: bool, role: str, as_jso
 )
 def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
     """Show roles, expiry, what waits for signatures, and releases."""
-    with _told():
-        repository = _open(repo, keys)
+    with told():
+        repository = open_repository(repo, keys)
         rows = repository.status()
         waiting = repository.staged()
     due = {row.role: row for row in repository.calendar()}
     if ics:
         ics.write_text(icalendar(due.values(), repo.absolute().name), newline="")
-    releases = [entry.to_dict() for entry in repository.targets.targets.values()]
+    releases: list[dict[str, Any]] = [
+        {"role": role, **entry.to_dict()}
+        for role, listing in repository.listings.items()
+        for entry in listing.targets.values()
+    ]
+    silent = [name for name in repository.roles if name not in due]
     if as_json:
         roles = [
             {
@@ -366,12 +419,14 @@ def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
                 "expires": row.expires.isoformat(),
                 "renew": due[row.role].renew.isoformat(),
                 "keys": row.keys,
+                "keyids": list(repository.role(row.role).keyids),
                 "threshold": row.threshold,
             }
             for row in rows
         ]
         staged = [dataclasses.asdict(one) for one in waiting]
-        click.echo(json.dumps({"roles": roles, "releases": releases, "staged": staged}))
+        said = {"roles": roles, "releases": releases, "staged": staged, "silent": silent}
+        click.echo(json.dumps(said))
         return
     table = Table("role", "version", "signed by", "sign again by", "expires", "left")
     for row in rows:
@@ -386,12 +441,16 @@ def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
             style=style,
         )
     names = ("board", "index", "version", "attempt", "cohort", "abort")
-    second = Table(*names, "bytes")
+    second = Table("role", *names, "bytes")
     for entry in releases:
         custom = entry.get("custom", {})
-        second.add_row(*(str(custom.get(name, "")) for name in names), str(entry["length"]))
+        second.add_row(
+            entry["role"], *(str(custom.get(name, "")) for name in names), str(entry["length"])
+        )
     console = Console()
     console.print(table)
     console.print(second)
-    for line in _progress(waiting):
+    for name in silent:
+        click.echo(f"{name}: has published nothing yet")
+    for line in progress(waiting):
         click.echo(line)

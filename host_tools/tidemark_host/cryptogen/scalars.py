@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tidemark_host.cryptogen import comb
 from tidemark_host.cryptogen.programs import ODD_MULTIPLES, L
+from tidemark_host.cryptogen.short_pair import short_pair_source
 from tidemark_host.cryptogen.source import Source, extend_signs
 
 _BITS = 260
@@ -149,45 +150,6 @@ def ladder_script(out: ptr8, scalar: ptr8):
 
 
 @micropython.viper
-def euclid(x: int, y: int, matrix: ptr32) -> int:
-    """Run Euclid's algorithm on x >= y, both below 2^28, down to y < 2^14.
-
-    Write (a, b, c, d) so that the last x, y are a*x - b*y, d*y - c*x or, where the result is
-    negative, those with the other sign; return the sign times the bits of the last x, or 0 for
-    no step. Not for secrets.
-    """
-    a = 1
-    b = 0
-    c = 0
-    d = 1
-    sign = 1
-    while y >> 14:
-        # x, y, a, b, c, d are never negative; the signs alternate.
-        while x >= y:
-            x -= y
-            a += c
-            b += d
-        v = x
-        x = y
-        y = v
-        v = a
-        a = c
-        c = v
-        v = b
-        b = d
-        d = v
-        sign = -sign
-    matrix[0] = a
-    matrix[1] = b
-    matrix[2] = c
-    matrix[3] = d
-    v = 0
-    while x >> v:
-        v += 1
-    return v * sign
-
-
-@micropython.viper
 def signed_digits(out: ptr8, scalar: ptr8) -> int:
     """Write digits 0 or odd in -7..7, modulo 16, lowest first; return how many are in use.
 
@@ -245,7 +207,7 @@ def scalar_source(numbers: dict[str, int], *, wide: bool) -> str:
     text = _SOURCE.replace("#REDUCE", _reduce()).replace("#MULTIPLY_ADD", _multiply_add())
     for name in sorted(numbers, key=len, reverse=True):
         text = text.replace(f"#{name}", str(numbers[name]))
-    return extend_signs(text, wide=wide)
+    return extend_signs(text, wide=wide) + short_pair_source()
 
 
 def constants() -> dict[str, object]:

@@ -2,13 +2,17 @@
 
 Sums keep the lower 32 bits as two 16-bit columns, `s0` and `s1`, whose carries are taken once at
 the end: no comparison and so no branch depends on the data, and long sums cost no more than with
-one. Viper keeps its first two locals in registers: the term at hand `t` and `s0`.
+one. Viper keeps its first two locals in registers, arguments first: the first two are copied, and
+become the term at hand `t` and `s0`. They stay pointers by type, so that each use of them as a
+number is a cast, which costs nothing.
 
 Words lie in memory as lower half, upper half. Eight rounds are written out, so that the working
 variables change places by name.
 """
 
 from __future__ import annotations
+
+import re
 
 from tidemark_host.cryptogen.source import Source
 
@@ -143,38 +147,56 @@ def sha512_source(*, wide: bool) -> str:
     """Return the functions `block` and `output` as source."""
     w = Source()
     w.line("@micropython.viper")
-    head = "def block(t: uint, s0: uint, state: ptr32, words: ptr32, k: ptr32, data: ptr8):"
-    with w.block(head):
+    with w.block("def block(t: ptr8, s0: ptr32, work: ptr32, count: int):"):
         w.line(
-            '"""Mix 128 bytes of data into the state. `words`: room for 80 words of 64 bits."""'
+            '"""Mix `count` blocks of 128 bytes, first argument, into the state, the second.',
+            "",
+            "work: K, and room for as many words.",
+            '"""',
         )
-        w.line("#WIDE", "m = uint(0xFFFF)", "p = ptr32(int(words))", "i = 16")
-        with w.block("while i:"):
-            for at, half in ((4, 0), (0, 1)):
-                first, *others = range(at, at + 4)
-                bytes_ = [f"data[{first}] << 24"]
-                bytes_ += [
-                    f"data[{j}] << {s}" if s else f"data[{j}]"
-                    for j, s in zip(others, (16, 8, 0), strict=True)
-                ]
-                w.line(f"p[{half}] = {' | '.join(bytes_)}")
-            w.line("p = ptr32(int(p) + 8)", "data = ptr8(int(data) + 8)", "i -= 1")
-        _expand(w)
-        for i, v in enumerate(_VARIABLES):
-            w.line(f"{v}l = uint(state[{2 * i}])", f"{v}h = uint(state[{2 * i + 1}])")
-        w.line("p = ptr32(int(words))", "i = 10")
-        with w.block("while i:"):
-            w.line("k16 = ptr16(int(k))", "p16 = ptr16(int(p))")
-            for i in range(8):
-                _round(w, i)
-            w.line("p = ptr32(int(p) + 64)", "k = ptr32(int(k) + 64)", "i -= 1")
-        w.line("state16 = ptr16(int(state))")
-        for i, v in enumerate(_VARIABLES):
-            total = _Sum(w, [f"state16 {4 * i}"], f"uint(state[{2 * i + 1}])")
-            total.add(f"{v}l", f"{v}h")
-            total.finish("xl", "xh")
-            w.line(f"state[{2 * i}] = xl", f"state[{2 * i + 1}] = xh")
-    return mask_words(w.text(), wide=wide) + OUTPUT
+        w.line("#WIDE", "m = uint(0xFFFF)", "data = ptr8(int(t))", "state = ptr32(int(s0))")
+        w.line("words = ptr32(int(work) + 640)")
+        with w.block("while count:"):
+            _block(w)
+            w.line("count -= 1")
+    return _casts(mask_words(w.text(), wide=wide)) + OUTPUT
+
+
+def _casts(text: str) -> str:
+    """Cast what goes into the pointers t and s0, and what comes out of them."""
+    text = re.sub(r"\b(t|s0)\b(?!: | = )", r"uint(\1)", text)
+    text = re.sub(r"^( *)t = (.*)", r"\1t = ptr8(\2)", text, flags=re.MULTILINE)
+    return re.sub(r"^( *)s0 = (.*)", r"\1s0 = ptr32(\2)", text, flags=re.MULTILINE)
+
+
+def _block(w: Source) -> None:
+    """One block; `data` moves on."""
+    w.line("p = ptr32(int(words))", "k = ptr32(int(work))", "i = 16")
+    with w.block("while i:"):
+        for at, half in ((4, 0), (0, 1)):
+            first, *others = range(at, at + 4)
+            bytes_ = [f"data[{first}] << 24"]
+            bytes_ += [
+                f"data[{j}] << {s}" if s else f"data[{j}]"
+                for j, s in zip(others, (16, 8, 0), strict=True)
+            ]
+            w.line(f"p[{half}] = {' | '.join(bytes_)}")
+        w.line("p = ptr32(int(p) + 8)", "data = ptr8(int(data) + 8)", "i -= 1")
+    _expand(w)
+    for i, v in enumerate(_VARIABLES):
+        w.line(f"{v}l = uint(state[{2 * i}])", f"{v}h = uint(state[{2 * i + 1}])")
+    w.line("p = ptr32(int(words))", "i = 10")
+    with w.block("while i:"):
+        w.line("k16 = ptr16(int(k))", "p16 = ptr16(int(p))")
+        for i in range(8):
+            _round(w, i)
+        w.line("p = ptr32(int(p) + 64)", "k = ptr32(int(k) + 64)", "i -= 1")
+    w.line("state16 = ptr16(int(state))")
+    for i, v in enumerate(_VARIABLES):
+        total = _Sum(w, [f"state16 {4 * i}"], f"uint(state[{2 * i + 1}])")
+        total.add(f"{v}l", f"{v}h")
+        total.finish("xl", "xh")
+        w.line(f"state[{2 * i}] = xl", f"state[{2 * i + 1}] = xh")
 
 
 def mask_words(text: str, *, wide: bool) -> str:

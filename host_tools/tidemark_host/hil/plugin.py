@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,10 +25,11 @@ import pytest_asyncio
 
 from tidemark_host.boards.base import INFRASTRUCTURE, Board, BoardError
 from tidemark_host.gateway.broker import BrokerError, Mosquitto
-from tidemark_host.hil import timeline
+from tidemark_host.hil import places, timeline
+from tidemark_host.hil.places import SerialTarget
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import Target
+from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
 from tidemark_host.hil.waiting import SiteError
 
 T = TypeVar("T")
@@ -67,9 +68,44 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
-    from tidemark_host.hil.targets import VirtualTarget
+    kind, name = config.getoption("--board"), config.getoption("--board-name")
+    if kind == "virtual":
+        return [VirtualTarget()]
+    if kind == "emulated":
+        return [EmulatedTarget(name or "TIDEMARK_PICO")]
+    return [target for target in _on_desk(config) if target.here]
 
-    return [VirtualTarget()]
+
+def _on_desk(config: pytest.Config) -> list[SerialTarget]:
+    """Return the boards of bench.toml that are meant, here or not. Raises UsageError."""
+    path = config.getoption("--bench") or places.default_path()
+    name = config.getoption("--board-name")
+    try:
+        found = places.read(path)
+    except places.PlaceError as error:
+        raise pytest.UsageError(str(error)) from error
+    wanted = [place for place in found if not name or name in (place.nickname, place.board)]
+    if name and not wanted:
+        raise pytest.UsageError(f"{path} has no board {name}")
+    return [SerialTarget(place) for place in wanted]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if config.getoption("--board") != "serial":
+        return []
+    return [f"bench: {target.describe()}" for target in _on_desk(config)]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A bench without boards is no failure: it is said, and that is all."""
+    config = session.config
+    if config.getoption("--board") != "serial" or targets_of(config):
+        return
+    path = config.getoption("--bench") or places.default_path()
+    listed = "; ".join(target.describe() for target in _on_desk(config))
+    reason = listed or f"{path} names no board"
+    pytest.exit(f"no board of the bench is here, nothing was tested: {reason}", returncode=0)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,7 +117,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    several = len(targets_of(config)) > 1
     for item in items:
         target = _target_of(item)
         if target is None:
@@ -91,7 +126,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=target.lacks(mark.args[0])))
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_TEST_S * target.patience))
-        if several:
+        if target.exclusive:
             # A board is in the hands of one worker only.
             item.add_marker(pytest.mark.xdist_group(target.name))
         item.user_properties.append(("rerun", rerun(config, item.nodeid)))
@@ -114,8 +149,28 @@ def rerun(config: pytest.Config, nodeid: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def snapshot(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+def held(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """The board of this run, left at the end as it was found."""
+    if not isinstance(target, SerialTarget):
+        yield target
+        return
+    folder = tmp_path_factory.mktemp("found")
+    with target.open(folder) as board:
+        print(f"{target.name}: recovered by its {places.recover(board)}")
+        found = places.keep(board, target.definition) if target.place.restore else b""
+    yield target
+    if found:
+        with target.open(folder) as board:
+            places.recover(board)
+            board.flash(found)
+            board.power_on()
+        print(f"{target.name}: flashed with what it was found with")
+
+
+@pytest.fixture(scope="session")
+def snapshot(held: Target, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """A site at rest whose board is provisioned: each test begins with a copy of it."""
+    target = held
     folder = tmp_path_factory.mktemp("provisioned")
     return _apart(_provision(folder, target))
 
@@ -124,7 +179,10 @@ async def _provision(folder: Path, target: Target) -> Snapshot:
     async with Site(folder / "site", target) as site:
         image = await asyncio.to_thread(site.image, "v1.0.0")
         await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
-        await site.until("the first report", lambda: site.readings() and site.claims())
+        await site.until("the first readings", site.readings)
+        # From then on the boot counts as a healthy one: the next is not held back.
+        least = site.definition.constants["TRIAL_HOLD_MS"] // 1000 + 1
+        await site.until("a healthy board", lambda: site.claims().get("uptime", 0) > least)
         return await site.rest(folder / "rest")
 
 
@@ -136,10 +194,10 @@ def _apart(job: Coroutine[Any, Any, T]) -> T:
 
 @pytest_asyncio.fixture
 async def blank_site(
-    request: pytest.FixtureRequest, target: Target, tmp_path: Path
+    request: pytest.FixtureRequest, held: Target, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is blank, or holds what it came with, and is switched off."""
-    site = Site(tmp_path / "site", target)
+    site = Site(tmp_path / "site", held)
     request.node.stash[_site] = site
     async with site:
         yield site
@@ -147,13 +205,13 @@ async def blank_site(
 
 @pytest_asyncio.fixture
 async def site(
-    request: pytest.FixtureRequest, target: Target, snapshot: Snapshot, tmp_path: Path
+    request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is provisioned, runs release 1 and was heard in this boot."""
-    site = Site(tmp_path / "site", target, snapshot=snapshot)
+    site = Site(tmp_path / "site", held, snapshot=snapshot)
     request.node.stash[_site] = site
+    boots = site.boots()
     async with site:
-        boots = site.boots()
         await asyncio.to_thread(site.board.power_on)
         await site.heard(boots)
         yield site
@@ -239,14 +297,12 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     stats = cast("dict[str, list[Any]]", terminalreporter.stats)
-    bad = [
-        report
-        for report in [*stats.get("failed", []), *stats.get("error", [])]
-        if dict(getattr(report, "user_properties", ())).get("rerun")
-    ]
-    if not bad:
-        return
-    terminalreporter.section("to run it again")
-    for report in bad:
+    lines: list[str] = []
+    for report in [*stats.get("failed", []), *stats.get("error", [])]:
+        properties = cast("list[tuple[str, object]]", getattr(report, "user_properties", []))
         own = " (infrastructure)" if getattr(report, "infrastructure", False) else ""
-        terminalreporter.line(f"{dict(report.user_properties)['rerun']}{own}")
+        lines += [f"{value}{own}" for name, value in properties if name == "rerun"]
+    if lines:
+        terminalreporter.section("to run it again")
+        for line in lines:
+            terminalreporter.line(line)

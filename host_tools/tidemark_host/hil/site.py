@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tidemark_host import protocol
-from tidemark_host.boards.base import Board, Cut, Line
+from tidemark_host.boards.base import Board, Cut, Line, Operation, Reset
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.factory import factory_image
 from tidemark_host.gateway.capture import Capture
@@ -22,10 +22,10 @@ from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.hil import images, processes, waiting
-from tidemark_host.hil.targets import POWER, Target
+from tidemark_host.hil.targets import CONSOLE, POWER, Target
 from tidemark_host.hil.upstream import UpstreamReader
 from tidemark_host.hil.waiting import HOST, free_port
-from tidemark_host.inventory import Inventory
+from tidemark_host.inventory import DEFAULT_COHORT, Inventory
 from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
@@ -104,6 +104,7 @@ class Site:
         options = ("--broker", f"{HOST}:{self.broker.port}", "--keylog", str(self.keylog))
         self.gateway = processes.GatewayProcess(self.state, options, self.gateway_log)
         self._stack = AsyncExitStack()
+        self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
         self.injected: set[bytes] = set()  # what an attacker of ours sent in the board's name
@@ -133,6 +134,7 @@ class Site:
         stack.push_async_callback(self.upstream.stop)
         self.board: Board = await asyncio.to_thread(self.target.open, self.folder / "board")
         stack.callback(self.board.close)
+        stack.callback(self._remember)
         ports = (self.broker.port, self.mirror.port)
         await stack.enter_async_context(self.target.link(self.board, ports))
         if self.snapshot:
@@ -157,13 +159,22 @@ class Site:
 
     async def rest(self, folder: Path) -> Snapshot:
         """Switch board and gateway off and keep both as they are in a new `folder`."""
-        await asyncio.to_thread(self.board.power_off)
+        await asyncio.to_thread(self.halt)
         await self.kill_gateway()
         for name in _KEPT:
             shutil.copytree(self.folder / name, folder / name)
         flash = await asyncio.to_thread(self.board.read_flash, 0, self.definition.flash_size)
         ports = (self.broker.port, self.mirror.port)
         return Snapshot(folder, flash, self.id, self.public, *ports)
+
+    def _remember(self) -> None:
+        self._seen = list(self.board.resets), list(self.board.operations)
+
+    def seen(self) -> tuple[Sequence[Reset], Sequence[Operation]]:
+        """Return starts and flash operations of the board, also when it has been closed."""
+        if self._seen is None and hasattr(self, "board"):
+            return self.board.resets, self.board.operations
+        return self._seen or ((), ())
 
     def note(self, text: str) -> None:
         """Say on the timeline what the bench does."""
@@ -228,7 +239,7 @@ class Site:
         """
         agent = self.firmware / "agent"
         folder = images.overlay(self.folder / "source" / name, agent, fault, table)
-        base = {"period_ms": 40, **settings}
+        base = {"period_ms": self.target.period_ms, **settings}
         return build_image([self.firmware / "agent", folder], base, self.folder / f"{name}.romfs")
 
     def release(self, version: str, image: Path) -> int:
@@ -260,16 +271,19 @@ class Site:
         self.board.flash(bytes(blank))
         self.board.power_on()
         patience = 30 * self.target.patience
-        self.board.serial_log.wait_for("waits on this console", patience, since)
+        if CONSOLE in self.target.abilities:
+            self.board.serial_log.wait_for("waits on this console", patience, since)
+        else:
+            self.board.repl(timeout=patience).close()
 
-    def flash_and_provision(self, image: Path, version: str) -> Born:
+    def flash_and_provision(self, image: Path, version: str, cohort: str = DEFAULT_COHORT) -> Born:
         """Flash the board, then provision it and let it run."""
         self.flash(image, version)
         with self.board.repl(timeout=10 * self.target.patience) as console:
             born = begin(console)
-            finish(console, self.anchors, self.link_settings())
+            finish(console, self.anchors, self.link_settings(cohort))
         self.id, self.public = born.id, born.public
-        self.inventory.enroll(born.public, born.board, "bench")
+        self.inventory.enroll(born.public, born.board, "bench", cohort)
         self.board.reset()
         return born
 
@@ -278,7 +292,7 @@ class Site:
         """What the owner gives a board to trust."""
         return Anchors(self.repository.root_bytes(), self.identity.public)
 
-    def link_settings(self) -> LinkSettings:
+    def link_settings(self, cohort: str = DEFAULT_COHORT) -> LinkSettings:
         """Where the board finds this site, and how often it asks."""
         return LinkSettings(
             HOST,
@@ -288,6 +302,7 @@ class Site:
             update_s=2,
             report_s=2,
             keepalive_s=4,
+            cohort=cohort,
         )
 
     async def power_cycle(self) -> str:
@@ -301,6 +316,14 @@ class Site:
         await asyncio.to_thread(self.board.reset)
         return "reset"
 
+    def halt(self) -> None:
+        """Switch the board off, or stop its application where nothing can."""
+        if POWER in self.target.abilities:
+            self.board.power_off()
+            return
+        self.note(f"stopped at the REPL, since {self.target.lacks(POWER)}")
+        self.board.repl(True, 10 * self.target.patience).close()
+
     async def cut(self, n: int, variant: str = "torn", timeout: float = 30.0) -> Cut:
         """Have the power fail at the n-th flash operation from now; return when it has."""
         self.board.cut_at(n, variant)
@@ -309,11 +332,11 @@ class Site:
         return cut
 
     def patch_flash(self, changes: Sequence[tuple[str, int, bytes]]) -> None:
-        """Change the flash as one with a programmer in hand can; the board is off afterwards.
+        """Change the flash as one with a programmer in hand can; off afterwards, if it can be.
 
         `changes`: (region, offset in it, bytes).
         """
-        self.board.power_off()
+        self.halt()
         flash = bytearray(self.board.read_flash(0, self.definition.flash_size))
         for region, offset, data in changes:
             start = self.definition.regions[region].offset + offset
@@ -351,8 +374,9 @@ class Site:
         Read from the flash with the firmware's own code, the board's running or not.
         """
         region = self._copy("evidence")
-        from tidemark import evidence
+        from tidemark import evidence as firmware_evidence
 
+        evidence: Any = firmware_evidence
         ring: Any = evidence.Evidence(region)
         last: int = ring.recover()
         events: list[Event] = []

@@ -8,15 +8,17 @@ from typing import Protocol
 
 from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import load_board
-from tidemark_host.boards.base import Board
+from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.virtual import VirtualBoard
 
+HOST = "127.0.0.1"
 BOARDS = Path(__file__).parents[3] / "boards"
 
 POWER = "power"  # the supply can be switched
 CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
-ALL = frozenset({POWER, CUT, OPERATIONS})
+CONSOLE = "console"  # what it says is heard from the first byte of a boot on
+ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE})
 
 
 class Target(Protocol):
@@ -36,8 +38,13 @@ class Target(Protocol):
         ...
 
     @property
+    def period_ms(self) -> int:
+        """Between two readings: often enough to see, seldom enough to leave it time."""
+        ...
+
+    @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE it has."""
         ...
 
     def lacks(self, ability: str) -> str:
@@ -46,6 +53,11 @@ class Target(Protocol):
 
     def runtime(self) -> bytes:
         """Return what belongs in the flash region `runtime`; b"" when nothing does."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether there is just one of it, which one worker at a time may hold."""
         ...
 
     def open(self, folder: Path) -> Board:
@@ -62,13 +74,15 @@ class VirtualTarget:
 
     name = "virtual"
     patience = 1.0
+    period_ms = 40
     abilities = ALL
+    exclusive = False
 
     def __init__(self) -> None:
         self.definition = load_board(BOARDS / "VIRTUAL" / "board.toml")
 
     def lacks(self, ability: str) -> str:
-        return f"the virtual board has {ability}"
+        return f"the virtual board has no {ability}"
 
     def runtime(self) -> bytes:
         return b""
@@ -78,3 +92,37 @@ class VirtualTarget:
 
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
         return nullcontext()
+
+
+class EmulatedTarget:
+    """The real image in an emulated RP2040: its own clock, and a serial line for a network."""
+
+    name = "emulated"
+    patience = 10.0
+    period_ms = 250
+    abilities = ALL
+    exclusive = False
+
+    def __init__(self, board: str = "TIDEMARK_PICO") -> None:
+        """`board`: a folder of boards/. Raises BoardError `emulated`."""
+        if board != "TIDEMARK_PICO":
+            raise BoardError("emulated", f"nothing here emulates {board}, only TIDEMARK_PICO")
+        self.definition = load_board(BOARDS / board / "board.toml")
+
+    def lacks(self, ability: str) -> str:
+        return f"the emulated board has no {ability}"
+
+    def runtime(self) -> bytes:
+        return b""  # the board brings its own
+
+    def open(self, folder: Path) -> Board:
+        from tidemark_host.boards.emulated_board import EmulatedBoard
+
+        return EmulatedBoard()
+
+    def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
+        from tidemark_host.boards.emulated_board import EmulatedBoard
+        from tidemark_host.bridge import Bridge
+
+        assert isinstance(board, EmulatedBoard)
+        return Bridge(board.link_path, [(HOST, port) for port in ports])

@@ -31,8 +31,9 @@ def of(site: Site) -> list[Entry]:
     board = getattr(site, "board", None)
     if board is not None:
         entries += [Entry(line.time, "board", line.text) for line in board.serial_log]
-        entries += [Entry(reset.time, "reset", reset.cause) for reset in board.resets]
-        entries += flash_entries(board.operations, site.definition)
+        resets, operations = site.seen()
+        entries += [Entry(reset.time, "reset", reset.cause) for reset in resets]
+        entries += flash_entries(operations, site.definition)
     entries.sort(key=lambda entry: entry.time)
     return entries[-ENTRIES_MAX:]
 

@@ -10,10 +10,12 @@ Serve the folder with any web server: metadata under `metadata/`, images under `
 
 from tidemark_host.release.errors import ReleaseError
 from tidemark_host.release.keys import ROLES, KeyStore
+from tidemark_host.release.listing import FLEET
 from tidemark_host.release.model import Lifetimes, RoleStatus, app_path
 from tidemark_host.release.repository import Repository
 
 __all__ = [
+    "FLEET",
     "ROLES",
     "KeyStore",
     "Lifetimes",

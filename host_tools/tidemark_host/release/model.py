@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile
+from tuf.api.metadata import MetaFile, TargetFile
 
 from tidemark_host.release.errors import ReleaseError
 
@@ -32,10 +32,12 @@ class Lifetimes:
     targets: timedelta = 180 * _DAY
     snapshot: timedelta = 30 * _DAY
     timestamp: timedelta = 7 * _DAY
+    delegated: timedelta = 90 * _DAY
 
     def of(self, role: str) -> timedelta:
-        """Return the lifetime of `role`."""
-        return cast("timedelta", getattr(self, role))
+        """Return the lifetime of `role`, a top-level one or a delegated one by its name."""
+        top = role in ("root", "targets", "snapshot", "timestamp")
+        return cast("timedelta", getattr(self, role if top else "delegated"))
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class RoleStatus:
     left: timedelta
 
 
-def app_path(board: str, index: int) -> str:
-    """Return the target path of a release: the board looks for the highest index of its name."""
-    return f"{board}/app-{index}.romfs"
+def app_path(board: str, index: int, cohort: str = "") -> str:
+    """Return the target path of a release: the board looks for the highest index of its name, and
+    of its name in its cohort."""
+    path = f"{board}/app-{index}.romfs"
+    return f"{cohort}/{path}" if cohort else path
 
 
 def custom_of(entry: TargetFile) -> Mapping[str, Any]:
@@ -69,10 +73,6 @@ def check_custom(custom: Mapping[str, Any]) -> None:
     for name, most in (("attempt", MAX_ATTEMPT), ("min_runtime", MAX_INDEX), ("cohort", 100)):
         if not 0 <= cast("int", custom[name]) <= most:
             raise ReleaseError(name.replace("_", "-"), f"{name} is 0 to {most}")
-
-
-def read_root(path: Path) -> Root:
-    return cast("Root", Metadata[Any].from_bytes(path.read_bytes()).signed)
 
 
 def meta_file(files: Mapping[Path, bytes], published: Path) -> MetaFile:

@@ -9,11 +9,12 @@ import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from securesystemslib.signer import Signer
+from securesystemslib.signer import Key, Signer
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import (
     Metadata,
     Root,
@@ -23,51 +24,43 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
-from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
-from tidemark_host.release import calendar, staging
+from tidemark_host.release import calendar, delegations, listing, staging
 from tidemark_host.release.errors import ReleaseError
 from tidemark_host.release.files import read_image, write
 from tidemark_host.release.keys import ROLES, KeyStore
+from tidemark_host.release.listing import FLEET, KEEP
 from tidemark_host.release.model import (
-    MAX_INDEX,
     Custom,
     Lifetimes,
-    RoleStatus,
     app_path,
     check_custom,
     custom_of,
     meta_file,
-    read_root,
 )
+from tidemark_host.release.state import State
 
 # root.json goes into a board's write-once sector, beside the identity's public key.
 MAX_ROOT_SIZE = 3072
 # What the board's client takes, bytes (firmware/tidemark/tuf.py, Limits).
 MAX_TARGETS_SIZE = 32_768
-KEEP = 16  # releases of a board that stay in the metadata
+__all__ = ["KEEP", "MAX_ROOT_SIZE", "Repository"]
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass
-class Repository:
-    """The repository in `folder`, and the keys that are at hand to sign it.
+class Repository(State):
+    """A repository to change and publish.
 
     Changes are made in memory (`add`, `change`, `withdraw`, `rotate`) and come out with `publish`,
     which signs what changed and writes `timestamp.json` last: whoever serves the folder meanwhile
     serves the former state or the new one.
     """
 
-    folder: Path
-    keys: KeyStore
-    lifetimes: Lifetimes = field(default_factory=Lifetimes)
-    now: datetime | None = None  # None: the clock. Set it to sign as of another time.
-    _metadata: dict[str, Metadata[Any]] = field(default_factory=dict[str, Metadata[Any]])
+    would_write: list[Path] = field(default_factory=list[Path])  # by the dry run of `create`
     _dirty: set[str] = field(default_factory=set[str])
     _images: dict[Path, bytes] = field(default_factory=dict[Path, bytes])
-
-    # -- opening
 
     @classmethod
     def create(
@@ -78,8 +71,9 @@ class Repository:
         root_threshold: int = 1,
         lifetimes: Lifetimes | None = None,
         now: datetime | None = None,
+        dry_run: bool = False,
     ) -> Repository:
-        """Make a new repository with version 1 of all roles, published.
+        """Make a new repository with version 1 of all roles, published unless `dry_run`.
 
         Raises ReleaseError: `repository-exists`, `root-threshold`, `no-key`.
         """
@@ -104,102 +98,8 @@ class Repository:
             signed.version = 0  # the first `publish` makes it 1
             repository._metadata[signed.type] = Metadata[Any](signed)
         repository._dirty = {"root", "targets"}
-        repository.publish()
+        repository.would_write = repository.publish(dry_run=dry_run)
         return repository
-
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        keys: KeyStore,
-        *,
-        lifetimes: Lifetimes | None = None,
-        now: datetime | None = None,
-    ) -> Repository:
-        """Open a repository that `create` made. Raises ReleaseError `no-repository`."""
-        repository = cls(folder, keys, lifetimes or Lifetimes(), now)
-        for role in ROLES:
-            path = repository.path(role)
-            try:
-                repository._metadata[role] = Metadata[Any].from_bytes(path.read_bytes())
-            except (OSError, DeserializationError) as error:
-                raise ReleaseError(
-                    "no-repository",
-                    f"{path} is not there or can't be read",
-                    "tidemark release init",
-                ) from error
-        return repository
-
-    # -- what there is
-
-    @property
-    def metadata_dir(self) -> Path:
-        """Return the folder to serve as metadata base."""
-        return self.folder / "metadata"
-
-    @property
-    def targets_dir(self) -> Path:
-        """Return the folder to serve as targets base."""
-        return self.folder / "targets"
-
-    @property
-    def root(self) -> Root:
-        """Return the root role as it is in memory."""
-        return cast("Root", self._metadata["root"].signed)
-
-    @property
-    def targets(self) -> Targets:
-        """Return the targets role as it is in memory."""
-        return cast("Targets", self._metadata["targets"].signed)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Return the snapshot role as it is in memory."""
-        return cast("Snapshot", self._metadata["snapshot"].signed)
-
-    @property
-    def timestamp(self) -> Timestamp:
-        """Return the timestamp role as it is in memory."""
-        return cast("Timestamp", self._metadata["timestamp"].signed)
-
-    def path(self, role: str) -> Path:
-        """Return the newest published file of `role`."""
-        if role == "timestamp":
-            return self.metadata_dir / "timestamp.json"
-        found = self.metadata_dir.glob(f"*.{role}.json")
-        versions = [int(path.name.split(".")[0]) for path in found if path.name[0].isdigit()]
-        return self.metadata_dir / f"{max(versions, default=1)}.{role}.json"
-
-    def root_bytes(self) -> bytes:
-        """Return the newest published root.json: what provisioning writes to a board."""
-        return self.path("root").read_bytes()
-
-    def indices(self, board: str) -> list[int]:
-        """Return the release indices of a board that the metadata names, rising."""
-        return sorted(
-            cast("int", custom_of(entry)["index"])
-            for entry in self.targets.targets.values()
-            if custom_of(entry).get("board") == board and custom_of(entry).get("kind") == "app"
-        )
-
-    def target_path(self, board: str, index: int) -> Path:
-        """Return the file of a release. Raises ReleaseError `no-release`."""
-        path = app_path(board, index)
-        entry = self._entry(board, index)
-        folder, _, name = path.rpartition("/")
-        return self.targets_dir / folder / f"{entry.hashes['sha256']}.{name}"
-
-    def status(self) -> list[RoleStatus]:
-        """Return version and expiry of each role."""
-        rows: list[RoleStatus] = []
-        for role in ROLES:
-            signed = cast("Signed", self._metadata[role].signed)
-            entry = self.root.roles[role]
-            keys, left = len(entry.keyids), signed.expires - self._now()
-            rows.append(
-                RoleStatus(role, signed.version, signed.expires, entry.threshold, keys, left)
-            )
-        return rows
 
     # -- changes
 
@@ -209,6 +109,7 @@ class Repository:
         *,
         board: str,
         version: str,
+        role: str = FLEET,
         index: int | None = None,
         attempt: int = 0,
         min_runtime: int = 0,
@@ -218,22 +119,19 @@ class Repository:
     ) -> int:
         """Add an application image as a release of `board`; returns its index.
 
-        index: above all former ones of the board; None takes the next. cohort: percentage of the
-        fleet that is offered it. check_image: refuse what no board could start; without it any
-        bytes are taken, for tests. Raises ReleaseError: `index`, `version`, `board`, `attempt`,
-        `min-runtime`, `cohort`, `image`.
+        role: who signs it: a delegated role's reach the boards of its cohort only. index: above
+        all former ones of the board, or that of a cohort's release of the same image, which then
+        goes to all; None takes the next. cohort: percentage of the boards that is offered it.
+        check_image: refuse what no board could start; without it any bytes are taken, for tests.
+        Raises ReleaseError: `index`, `version`, `board`, `attempt`, `min-runtime`, `cohort`,
+        `image`, `role`.
         """
         data = read_image(image, check_image)
-        highest = self._highest(board)
-        index = highest + 1 if index is None else index
-        if not highest < index <= MAX_INDEX:
-            raise ReleaseError(
-                "index",
-                f"index {index} does not rise: {board} is at {highest}",
-                f"undo a bad release with a new one: --index {highest + 1}",
-            )
+        digest = hashlib.sha256(data).hexdigest()
+        targets = self._listing(role)
         if not board.isascii() or not board.replace("_", "").replace("-", "").isalnum():
             raise ReleaseError("board", f"{board!r} is no board's name")
+        index = listing.pick_index(self.listings, role, board, index, digest)
         custom: Custom = {
             "board": board,
             "kind": "app",
@@ -245,17 +143,11 @@ class Repository:
             "abort": abort,
         }
         check_custom(custom)
-        entry = TargetFile(
-            len(data),
-            {"sha256": hashlib.sha256(data).hexdigest()},
-            app_path(board, index),
-            {"custom": custom},
-        )
-        self.targets.targets[entry.path] = entry
-        self._images[self.target_path(board, index)] = data
-        self._raise_highest(board, index)
-        self._prune(board)
-        self._dirty.add("targets")
+        path = app_path(board, index, listing.cohort_of(role))
+        entry = TargetFile(len(data), {"sha256": digest}, path, {"custom": custom})
+        listing.put(targets, role, board, index, entry)
+        self._images[self._file(entry)] = data
+        self._dirty.add(role)
         return index
 
     def change(
@@ -263,6 +155,7 @@ class Repository:
         board: str,
         index: int,
         *,
+        role: str = FLEET,
         attempt: int | None = None,
         cohort: int | None = None,
         abort: bool | None = None,
@@ -271,57 +164,113 @@ class Repository:
 
         Raises ReleaseError: `no-release`; `attempt` for one that does not rise; `cohort`.
         """
-        entry = self._entry(board, index)
+        entry = self.entry(board, index, role)
         custom = dict(custom_of(entry))
         if attempt is not None and attempt <= cast("int", custom["attempt"]):
-            raise ReleaseError("attempt", f"attempt must be above {custom['attempt']}")
+            least = cast("int", custom["attempt"]) + 1
+            raise ReleaseError(
+                "attempt", f"attempt must be above {custom['attempt']}", f"--attempt {least}"
+            )
         for name, value in (("attempt", attempt), ("cohort", cohort), ("abort", abort)):
             if value is not None:
                 custom[name] = value
         check_custom(custom)
         entry.unrecognized_fields["custom"] = custom
-        self._dirty.add("targets")
+        self._dirty.add(role)
 
-    def withdraw(self, board: str, index: int) -> None:
+    def withdraw(self, board: str, index: int, role: str = FLEET) -> None:
         """Take a release out of the metadata; its index stays used.
 
         Boards that run it keep running it; to undo it, release a newer one. Raises ReleaseError
         `no-release`.
         """
-        entry = self._entry(board, index)
-        del self.targets.targets[entry.path]
+        del self._listing(role).targets[self.entry(board, index, role).path]
+        self._dirty.add(role)
+
+    # -- who signs
+
+    def delegate(
+        self, name: str, keys: Sequence[Key], patterns: Sequence[str] = (), threshold: int = 1
+    ) -> None:
+        """Let the keys of a cohort's team publish for the boards of that cohort, and only there.
+
+        patterns: none for all boards. Raises ReleaseError: `role`, `role-exists`, `path-pattern`,
+        `threshold`.
+        """
+        delegations.delegate(self.targets, name, keys, patterns, threshold)
         self._dirty.add("targets")
+        if f"{name}.json" in self.snapshot.meta:
+            # Taken back once: what it said then must not come back, nor its signatures stand.
+            self._begin(name)
+            self._dirty.add(name)
+
+    def revoke(self, name: str) -> None:
+        """Take back what `delegate` gave; the cohort's boards go on with the fleet's releases."""
+        delegations.revoke(self.targets, name)
+        # The snapshot goes on naming its last file: boards refuse one from which a role vanished.
+        self._metadata.pop(name, None)
+        self._dirty.add("targets")
+        self._dirty.discard(name)
 
     def rotate(self, role: str) -> None:
-        """Replace the keys of a role by one fresh key. The old key files stay where they are.
+        """Replace the keys of a role by fresh ones. The old key files stay where they are.
 
         For root the old keys sign the new root as well: they must still be here.
         """
-        entry = self.root.roles[role]
-        threshold = entry.threshold
-        old = list(entry.keyids)
-        signers = [self.keys.add(role) for _ in range(len(old) if role == "root" else 1)]
-        for keyid in old:
-            self.root.revoke_key(keyid, role)
-        for signer in signers:
-            self.root.add_key(signer.public_key, role)
-        self.root.roles[role].threshold = threshold if role == "root" else 1
-        self._dirty |= {"root"} if role == "root" else {"root", role}
+        entry = self.role(role)
+        count = len(entry.keyids) if role == "root" else 1
+        threshold = entry.threshold if role == "root" else 1
+        fresh = [self.keys.add(role).public_key for _ in range(count)]
+        self._set_keys(role, drop=list(entry.keyids), add=fresh, threshold=threshold)
 
-    def add_key(self, role: str, signer: Signer, threshold: int | None = None) -> None:
+    def add_key(self, role: str, key: Key, threshold: int | None = None) -> None:
         """Let one more key sign for `role`, and set its threshold if that is given.
 
-        Raises ReleaseError `root-threshold` for a threshold out of range.
+        Raises ReleaseError: `root-threshold` for a threshold out of range, `role`.
         """
-        self.root.add_key(signer.public_key, role)
-        entry = self.root.roles[role]
-        if threshold is not None:
-            if not 1 <= threshold <= len(entry.keyids):
-                raise ReleaseError(
-                    "root-threshold", f"{threshold} of {len(entry.keyids)} keys can't sign"
-                )
-            entry.threshold = threshold
-        self._dirty |= {"root"} if role == "root" else {"root", role}
+        self._set_keys(role, add=[key], threshold=threshold)
+
+    def drop_key(self, role: str, keyid: str, threshold: int | None = None) -> str:
+        """Let a key sign no more for `role`; `keyid` may be cut short. Returns the whole id.
+
+        Raises ReleaseError: `key-id` unless one key is meant, `root-threshold`, `role`.
+        """
+        found = [one for one in self.role(role).keyids if one.startswith(keyid)]
+        if len(found) != 1 or not keyid:
+            raise ReleaseError(
+                "key-id",
+                f"{len(found)} keys of {role} begin with {keyid!r}",
+                "tidemark release status --json has the key ids",
+            )
+        self._set_keys(role, drop=found, threshold=threshold)
+        return found[0]
+
+    def _set_keys(
+        self,
+        role: str,
+        *,
+        drop: Sequence[str] = (),
+        add: Sequence[Key] = (),
+        threshold: int | None = None,
+    ) -> None:
+        entry = self.role(role)
+        kept = {*entry.keyids, *(key.keyid for key in add)} - set(drop)
+        threshold = entry.threshold if threshold is None else threshold
+        if not 1 <= threshold <= len(kept):
+            raise ReleaseError(
+                "root-threshold",
+                f"{threshold} of {len(kept)} keys can't sign",
+                f"--threshold from 1 to {len(kept)}",
+            )
+        who = delegations.delegator(self.root, self.targets, role)
+        for keyid in drop:
+            who.revoke_key(keyid, role)
+        for key in add:
+            who.add_key(key, role)
+        entry.threshold = threshold
+        self._dirty.add("root" if role in ROLES else "targets")
+        if role in self._metadata:
+            self._dirty.add(role)
 
     def calendar(self) -> list[calendar.Due]:
         """Return when each role is to be signed again, the soonest first."""
@@ -343,21 +292,25 @@ class Repository:
         no file was written.
         """
         staged = staging.read(self.folder)
-        if staged and (overlap := self._dirty | set(refresh) & set(staging.OFFLINE)):
+        offline = self._dirty | (set(refresh) - set(staging.ONLINE))
+        if staged and offline:
             raise ReleaseError(
                 "staged",
-                f"{', '.join(sorted(overlap))} changed while others wait for signatures",
-                "publish first, or tidemark release sign --discard",
+                f"{', '.join(sorted(offline))} changed while others wait for signatures",
+                "tidemark release publish first, or tidemark release sign --discard",
             )
+        for role in refresh:
+            self.role(role)
         dirty = self._dirty | set(refresh) | set(staged)
-        if dirty & {"targets", "snapshot"}:
-            dirty.add("snapshot")
-        dirty.add("timestamp")
         former = copy.deepcopy(self._metadata)
         try:
             if staged:
-                staging.check(read_root(self.path("root")), staged, self._metadata)
+                staging.check(self._published(), staged)
                 self._metadata |= staged
+            dirty |= self._no_longer_signed(dirty)
+            if dirty - {"root", "timestamp"}:
+                dirty.add("snapshot")
+            dirty.add("timestamp")
             files = self._images | self._sign(dirty, set(staged))
         except BaseException:
             self._metadata = former
@@ -365,6 +318,7 @@ class Repository:
         if dry_run:
             self._metadata = former
             return list(files)
+        self.keys.save()
         # timestamp.json comes last: until then nobody sees the rest.
         for path, data in files.items():
             write(path, data)
@@ -372,39 +326,64 @@ class Repository:
         self._dirty, self._images = set(), {}
         return list(files)
 
+    def _no_longer_signed(self, dirty: set[str]) -> set[str]:
+        """Return the further roles that a new root or targets takes the signatures of: boards
+        would refuse them as they are."""
+        found: set[str] = set()
+        for role in self.roles:
+            if role in dirty or role not in self._metadata:
+                continue
+            metadata = self._metadata[role]
+            who = delegations.delegator(self.root, self.targets, role)
+            try:
+                who.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            except UnsignedMetadataError:
+                found.add(role)
+        return found
+
     def stage(self, *, refresh: Iterable[str] = ()) -> list[staging.Progress]:
-        """Write the changed root and targets, signed by the keys that are here, for others to sign
-        further: `sign_staged`, then `publish`. Raises ReleaseError: `staged`, `signer`.
+        """Write what changed but snapshot and timestamp, signed by the keys that are here, for
+        others to sign further: `sign_staged`, then `publish`. Raises ReleaseError: `staged`,
+        `signer`.
         """
         if staging.read(self.folder):
-            raise ReleaseError("staged", "something is staged already", "publish it, or sign it")
-        wanted = (self._dirty | set(refresh)) & set(staging.OFFLINE)
+            raise ReleaseError(
+                "staged",
+                "something is staged already",
+                "tidemark release publish, or tidemark release sign --discard",
+            )
+        changed = (self._dirty | set(refresh)) - set(staging.ONLINE)
+        wanted = [role for role in self.roles if role in changed]
         if not wanted:
-            raise ReleaseError("staged", "neither root nor targets has changed")
+            raise ReleaseError("staged", "nothing that waits for others has changed")
         former = copy.deepcopy(self._metadata)
-        for role in sorted(wanted):
+        for role in wanted:
             self._renew(role)
+        self.keys.save()
         # Images first: whoever signs can look at what the targets name.
         for path, data in self._images.items():
             write(path, data)
-        staging.write(self.folder, [self._metadata[role] for role in sorted(wanted)])
+        staging.write(self.folder, {role: self._metadata[role] for role in wanted})
         self._metadata, self._dirty, self._images = former, set(), {}
         return self.sign_staged()
 
     def staged(self) -> list[staging.Progress]:
         """Return how far what is staged is signed. Raises ReleaseError `staged`."""
-        return staging.progress(read_root(self.path("root")), staging.read(self.folder))
+        return staging.progress(self._published(), staging.read(self.folder))
 
-    def sign_staged(self) -> list[staging.Progress]:
+    def sign_staged(self, *, dry_run: bool = False) -> list[staging.Progress]:
         """Sign what is staged with the keys that are here. Raises ReleaseError `staged`."""
         staged = staging.read(self.folder)
         if not staged:
-            raise ReleaseError("staged", "nothing waits for signatures", "publish --stage")
-        trusted = read_root(self.path("root"))
+            raise ReleaseError(
+                "staged", "nothing waits for signatures", "--stage on the verb that changes it"
+            )
+        published = self._published()
         for role in staged:
-            staging.sign(trusted, staged, role, self.keys.signers(role))
-        staging.write(self.folder, staged.values())
-        return staging.progress(trusted, staged)
+            staging.sign(published, staged, role, self.keys.signers(role))
+        if not dry_run:
+            staging.write(self.folder, staged)
+        return staging.progress(published, staged)
 
     def _renew(self, role: str) -> None:
         """Next version, new expiry, no signatures."""
@@ -413,58 +392,56 @@ class Repository:
         signed.version += 1
         now = self._now()
         signed.expires = now + self.lifetimes.of(role)
-        if role in staging.OFFLINE:
+        if role in ("root", "targets"):
             # Boards raise their floor of time by it: only roles with offline keys carry it.
             signed.unrecognized_fields["issued"] = now.strftime(_TIME_FORMAT)
         metadata.signatures.clear()
 
     def _sign(self, dirty: set[str], finished: set[str]) -> dict[Path, bytes]:
         files: dict[Path, bytes] = {}
-        published = self.path("root")
-        delegators = [self.root] + ([read_root(published)] if published.is_file() else [])
-        for role in ROLES:
+        for role in self.roles:
             if role not in dirty:
                 continue
+            if role not in self._metadata:
+                self._begin(role)
             metadata = self._metadata[role]
-            signed = cast("Signed", metadata.signed)
             if role not in finished:
                 self._renew(role)
             if role == "snapshot":
-                self.snapshot.meta["targets.json"] = meta_file(files, self.path("targets"))
+                for name in self.listings:
+                    if name not in dirty and f"{name}.json" not in self.snapshot.meta:
+                        continue  # looked at, but it has said nothing yet
+                    self.snapshot.meta[f"{name}.json"] = meta_file(files, self.path(name))
             if role == "timestamp":
                 self.timestamp.snapshot_meta = meta_file(files, self.path("snapshot"))
             if role not in finished:
-                for signer in self._signers(role, delegators if role == "root" else [self.root]):
+                for signer in self._signers(role):
                     staging.add_signature(metadata, signer)
             data = metadata.to_bytes(JSONSerializer(compact=True))
-            if role == "root" and len(data) > MAX_ROOT_SIZE:
-                raise ReleaseError(
-                    "root-size",
-                    f"root.json has {len(data)} bytes, above {MAX_ROOT_SIZE}",
-                    "use fewer root keys or a lower threshold",
-                )
-            if role == "targets" and len(data) > MAX_TARGETS_SIZE:
-                raise ReleaseError("targets-size", f"targets.json has {len(data)} bytes")
-            name = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+            _check_size(role, len(data))
+            version = cast("Signed", metadata.signed).version
+            name = "timestamp.json" if role == "timestamp" else f"{version}.{role}.json"
             files[self.metadata_dir / name] = data
         return files
 
-    def _signers(self, role: str, delegators: Sequence[Root]) -> list[Signer]:
-        """Return signers that reach the threshold of `role` in each of `delegators`, no more.
-
-        Each signature costs every board a check.
+    def _signers(self, role: str) -> list[Signer]:
+        """Return signers that reach the threshold of `role`, no more; for root also of the root
+        that is published. Each signature costs every board a check.
         """
         chosen: dict[str, Signer] = {}
         here = {signer.public_key.keyid: signer for signer in self.keys.signers(role)}
-        for delegator in delegators:
-            entry = delegator.roles[role]
+        entries = [self.role(role)]
+        if role == "root" and self.path("root").is_file():
+            entries.append(self._read("root").signed.roles["root"])
+        for entry in entries:
             usable = [keyid for keyid in entry.keyids if keyid in here]
             if len(usable) < entry.threshold:
                 raise ReleaseError(
                     "no-key",
                     f"{len(usable)} of {entry.threshold} keys of the role {role} are in "
                     f"{self.keys.folder}",
-                    "put the medium with these keys in and pass --keys",
+                    "--keys with the folder that has them, or --stage here and tidemark release "
+                    + ("publish there" if role in staging.ONLINE else "sign there"),
                 )
             # Those that sign already come first: a key in both roots signs once.
             usable.sort(key=lambda keyid: keyid not in chosen)
@@ -472,28 +449,16 @@ class Repository:
                 chosen[keyid] = here[keyid]
         return list(chosen.values())
 
-    def _now(self) -> datetime:
-        return (self.now or datetime.now(UTC)).replace(microsecond=0)
 
-    # -- release indices
-
-    def _entry(self, board: str, index: int) -> TargetFile:
-        entry = self.targets.targets.get(app_path(board, index))
-        if entry is None:
-            raise ReleaseError(
-                "no-release", f"{board} has no release {index}", "tidemark release status"
-            )
-        return entry
-
-    def _highest(self, board: str) -> int:
-        used = cast("dict[str, int]", self.targets.unrecognized_fields.get("highest", {}))
-        return max([used.get(board, 0), *self.indices(board)])
-
-    def _raise_highest(self, board: str, index: int) -> None:
-        # Kept in the signed metadata: an index stays used when its release is withdrawn or pruned.
-        used = cast("dict[str, int]", self.targets.unrecognized_fields.setdefault("highest", {}))
-        used[board] = index
-
-    def _prune(self, board: str) -> None:
-        for index in self.indices(board)[:-KEEP]:
-            del self.targets.targets[app_path(board, index)]
+def _check_size(role: str, size: int) -> None:
+    """Raises ReleaseError: `root-size`, `targets-size` for a file that no board takes."""
+    if role == "root" and size > MAX_ROOT_SIZE:
+        raise ReleaseError(
+            "root-size",
+            f"root.json has {size} bytes, above {MAX_ROOT_SIZE}",
+            "use fewer root keys or a lower threshold",
+        )
+    if role not in ("root", *staging.ONLINE) and size > MAX_TARGETS_SIZE:
+        raise ReleaseError(
+            "targets-size", f"{role}.json has {size} bytes, above {MAX_TARGETS_SIZE}"
+        )

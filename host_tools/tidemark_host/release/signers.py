@@ -12,16 +12,25 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.exceptions import UnsupportedLibraryError
-from securesystemslib.signer import Key, SecretsHandler, Signature, Signer, SSlibKey
+from securesystemslib.signer import (
+    HSMSigner,
+    Key,
+    SecretsHandler,
+    Signature,
+    Signer,
+    SSlibKey,
+)
 
 from tidemark_host.release.errors import ReleaseError
 
@@ -69,14 +78,13 @@ class CommandSigner(Signer):
 
 
 class TokenSigner(Signer):
-    """A key on a PKCS #11 token. PYKCS11LIB names its module; the PIN is asked for, or comes from
-    TIDEMARK_HSM_PIN. Needs PyKCS11 and asn1crypto.
+    """An ECDSA P-256 key on a PKCS #11 token. PYKCS11LIB names its module; the PIN is asked for,
+    or comes from TIDEMARK_HSM_PIN. Needs python-pkcs11.
     """
 
-    def __init__(self, public: SSlibKey, uri: str, pin: str | None = None) -> None:
+    def __init__(self, public: SSlibKey, uri: str) -> None:
         self._public = public
         self._uri = uri
-        self._pin = pin
 
     @classmethod
     def from_priv_key_uri(
@@ -91,23 +99,44 @@ class TokenSigner(Signer):
 
     def sign(self, payload: bytes) -> Signature:
         """Raises ReleaseError `signer` when the token is not there or refuses."""
-        try:
-            signer = Signer.from_priv_key_uri(self._uri, self._public, self._secret)
-            signature = signer.sign(payload)
-        except UnsupportedLibraryError as error:
-            hint = "pip install PyKCS11 asn1crypto, and name the token's module in PYKCS11LIB"
-            raise ReleaseError("signer", str(error), hint) from error
-        except Exception as error:  # PyKCS11 raises its own, which may not even be installed
-            raise ReleaseError("signer", f"{self._uri}: {error}") from error
+        with _token(self._uri) as pin:
+            signature = HSMSigner.from_priv_key_uri(self._uri, self._public, pin).sign(payload)
         return checked(signature, self._public, payload, self._uri)
 
-    def _secret(self, name: str) -> str:
-        pin = self._pin or os.environ.get(PIN)
-        if pin:
-            return pin
+
+def token_key(uri: str) -> str:
+    """Return the public key that a token holds, as PEM. Raises ReleaseError `signer`."""
+    with _token(uri) as pin:
+        parts = urlsplit(uri)
+        keyid = int(parts.path) if parts.path else None
+        label = dict(parse_qsl(parts.query)).get("label")
+        _, key = HSMSigner.import_(keyid, label, pin)
+    return str(key.keyval["public"])
+
+
+@contextmanager
+def _token(uri: str) -> Generator[SecretsHandler]:
+    """Hand out what asks for the PIN; turn every failure into ReleaseError `signer`."""
+
+    def pin(name: str) -> str:
+        known = os.environ.get(PIN)
+        if known:
+            return known
         import click
 
-        return str(click.prompt(f"PIN of {self._uri}", hide_input=True))
+        return str(click.prompt(f"PIN of {uri}", hide_input=True, err=True))
+
+    try:
+        yield pin
+    except UnsupportedLibraryError as error:
+        raise ReleaseError("signer", str(error), "pip install 'tidemark[hsm]'") from error
+    except Exception as error:  # python-pkcs11 raises its own, and may not even be installed
+        text = str(error) or type(error).__name__
+        if not os.environ.get("PYKCS11LIB"):
+            hint = "PYKCS11LIB with the path of the token's PKCS #11 module"
+        else:
+            hint = f"another PIN in {PIN}, or pkcs11-tool --list-objects for label and key id"
+        raise ReleaseError("signer", f"{uri}: {text}", hint) from error
 
 
 def checked(signature: Signature, public: SSlibKey, payload: bytes, name: str) -> Signature:
@@ -142,31 +171,39 @@ def public_key(text: str) -> SSlibKey:
     return SSlibKey.from_crypto(key)
 
 
-def write(path: Path, public: str, *, command: Sequence[str] = (), uri: str = "") -> Signer:
-    """Write a signer file; return its signer. Raises ReleaseError `public-key`, `signer-file`."""
+def encode(public: str, *, command: Sequence[str] = (), uri: str = "") -> bytes:
+    """Return what a signer file says. Raises ReleaseError `public-key`."""
     public_key(public)
     entry: dict[str, object] = {"public": public.strip()}
     entry |= {"command": list(command)} if command else {"uri": uri}
-    path.write_text(json.dumps(entry, indent=1) + "\n")
-    try:
-        return load(path)
-    except ReleaseError:
-        path.unlink()
-        raise
+    return json.dumps(entry, indent=1).encode() + b"\n"
 
 
-def load(path: Path) -> Signer:
+def decode(data: bytes, name: str) -> Signer:
     """Return the signer of a file. Raises ReleaseError `public-key`, `signer-file`."""
     try:
-        if path.stat().st_size > _MAX_FILE:
+        if len(data) > _MAX_FILE:
             raise ValueError("too large")
-        entry = cast("dict[str, Any]", json.loads(path.read_text()))
+        entry = cast("dict[str, Any]", json.loads(data))
         public, command, uri = entry["public"], entry.get("command"), entry.get("uri")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseError("signer-file", f"{path} can't be read") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReleaseError("signer-file", f"{name} can't be read") from error
     key = public_key(str(public))
     if isinstance(command, list) and command and uri is None:
         return CommandSigner(key, [str(word) for word in cast("list[object]", command)])
     if isinstance(uri, str) and uri.startswith("hsm:") and command is None:
         return TokenSigner(key, uri)
-    raise ReleaseError("signer-file", f"{path} names neither a command nor an hsm: URI")
+    raise ReleaseError(
+        "signer-file",
+        f"{name} names neither a command nor an hsm: URI",
+        "--hsm 'hsm:2?label=NAME' with the token's label",
+    )
+
+
+def load(path: Path) -> Signer:
+    """Return the signer of a file. Raises ReleaseError `public-key`, `signer-file`."""
+    try:
+        with path.open("rb") as file:
+            return decode(file.read(_MAX_FILE + 1), str(path))
+    except OSError as error:
+        raise ReleaseError("signer-file", f"{path}: {error.strerror}") from error

@@ -1,0 +1,378 @@
+"""A real board on a serial port: its console shared by log, pty and TCP, its flash and its supply
+in the hands of programs beside it.
+
+Some things can't be seen from outside of a real chip. `operations` and `violations` are empty; a
+start that the board did not announce, and that nobody here caused, counts as the watchdog's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import serial
+
+from tidemark_host import remote
+from tidemark_host.boards.base import BoardError, Cut, Operation, Reset, Violation
+from tidemark_host.boards.console import Console
+from tidemark_host.boards.console_log import ConsoleLog
+from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.service import Service
+
+BAUD = 115_200
+_LOOK_S = 0.02
+_RETRY_S = 0.2  # between two attempts to open a port that is gone
+_CHUNK = 4096
+_LINE_MAX = 512
+_BLOCK = 2048  # bytes of flash an answer hands over: no more than a slow port's buffer holds
+_READ_S = 60.0
+_CUT_S = 0.004  # stands for one flash operation when the power is cut by the clock
+
+_SOFT = b"MPY: soft reboot"
+_RAW = b"raw REPL; CTRL-B"
+_STARTS = (b"tidemark: slot ", b"tidemark: not prov", b"tidemark: rescue (", b"tidemark: safe")
+_ANNOUNCED = (b"tidemark: reset, reason", b"tidemark: the lease ran out")
+# The base's own way, where there is a base.
+_RESET = """
+try:
+    from tidemark import port
+    reset = port.select().reset
+except ImportError:
+    from machine import reset
+reset()
+"""
+_DUMP = """
+import binascii
+from tidemark import port, stage0
+_flash = port.select().flash()
+_blank = b"\\xff" * 2048
+def _full(start, size):
+    base = stage0.base
+    base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
+    for at in range(start, start + size, 2048):
+        if bytes(_flash.view(at, min(2048, start + size - at))) != _blank[:start + size - at]:
+            print(at)
+def _block(at, size):
+    print(binascii.b2a_base64(bytes(_flash.view(at, size))).decode().strip())
+"""
+
+
+class PowerSwitch(Protocol):
+    """What switches a board's supply. Raises BoardError `power`."""
+
+    def on(self) -> None: ...
+
+    def off(self) -> None: ...
+
+
+class Flasher(Protocol):
+    """What writes a whole flash; the board runs afterwards. Raises BoardError `flasher`."""
+
+    def write(self, board: SerialBoard, image: bytes) -> None: ...
+
+
+class SerialBoard:
+    """A board on a desk; implements `base.Board`."""
+
+    def __init__(
+        self,
+        find: Callable[[], str],
+        *,
+        baud: int = BAUD,
+        power: PowerSwitch | None = None,
+        flasher: Flasher | None = None,
+    ) -> None:
+        """Open the console. `find`: returns the port's name of this moment, "" while it is gone.
+
+        Raises BoardError `absent`.
+        """
+        self._find = find
+        self._baud = baud
+        self._power = power
+        self._flasher = flasher
+        if not find() and power is None:
+            raise BoardError("absent", "the board's port is not there")
+        self._port: Any = None
+        self._port_fd = -1
+        self._retry_at = 0.0
+        self._out = bytearray()
+        self._resets: list[Reset] = []
+        self._line = bytearray()
+        self._caused = ""  # by the host or announced by the board: the next start's cause
+        self._soft = False  # a soft reset was told, whose start may be told as well
+        self._gone = False  # the port went away by itself, as it does when the board starts
+        self._told = False  # such a start was noted, and may be told as well
+        self._timer: threading.Timer | None = None
+        self._cuts: list[Cut] = []
+        self._service = Service("serial-board", self._turn)
+        self._console = Console(self._service.selector)
+        ours, self._end = socket.socketpair()
+        self._end.setblocking(False)
+        self._console.attach(ours)
+        self._service.selector.register(self._end, selectors.EVENT_READ, self._from_host)
+        self._service.start()
+
+    # -- the interface ------------------------------------------------------------------------
+
+    @property
+    def console_path(self) -> str:
+        """A pty that stays while the board's port comes and goes, for `mpremote connect`."""
+        return self._console.path
+
+    @property
+    def console_url(self) -> str:
+        """The console over TCP, for `mpremote connect`."""
+        return f"socket://127.0.0.1:{self._console.port}"
+
+    @property
+    def port(self) -> str:
+        """The serial port of this moment, "" while it is gone."""
+        return self._find()
+
+    @property
+    def serial_log(self) -> ConsoleLog:
+        return self._console.log
+
+    @property
+    def resets(self) -> list[Reset]:
+        return self._service.do(lambda: list(self._resets))
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """Nothing: a real chip does not tell."""
+        return ()
+
+    @property
+    def violations(self) -> Sequence[Violation]:
+        """Nothing: a real chip does not tell."""
+        return ()
+
+    def flash(self, image: bytes) -> None:
+        """Write the whole flash. Off afterwards where there is a switch, else it runs."""
+        if self._flasher is None:
+            raise BoardError("flasher", "nothing here can flash this board")
+        if self._power:
+            self.power_on()
+        self._mark("reset")
+        self._flasher.write(self, image)
+        if self._power:
+            self.power_off()
+
+    def power_on(self) -> None:
+        """Switch on. Without a switch the board is on."""
+        if self._power:
+            self._mark("power-on")
+            self._power.on()
+
+    def power_off(self) -> None:
+        """Switch off. Raises BoardError `power` without a switch."""
+        if self._power is None:
+            raise BoardError("power", "no switch for this board's supply is named")
+        self._cancel_cut()
+        self._power.off()
+        self._note("power off")
+
+    def reset(self) -> None:
+        """Reset by the REPL; by the supply where no REPL answers and there is a switch."""
+        try:
+            with self.repl() as console:
+                self._mark("reset")
+                with contextlib.suppress(BoardError):  # no answer is the answer
+                    console.exec(_RESET, 1.0)
+        except BoardError:
+            if self._power is None:
+                raise
+            self._note("no REPL: power off and on")
+            self.power_off()
+            self.power_on()
+
+    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
+        """Cut the supply by the clock, `n` times 4 ms from now: its operations can't be seen."""
+        if self._power is None:
+            raise BoardError("power", "no switch for this board's supply is named")
+        self._cancel_cut()
+
+        def cut() -> None:
+            with contextlib.suppress(BoardError):
+                self.power_off()
+            operation = Operation(time.monotonic(), "unknown", 0, 0)
+            self._cuts.append(Cut(time.monotonic(), operation, "timed"))
+            self._service.notify()
+
+        self._timer = threading.Timer(n * _CUT_S, cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def wait_cut(self, timeout: float = 10.0) -> Cut:
+        """Return the oldest cut not yet returned. Raises BoardTimeout."""
+        self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
+        return self._cuts.pop(0)
+
+    def read_flash(self, start: int, size: int) -> bytes:
+        """Return what the running firmware reads there; the board resets afterwards."""
+        content = bytearray(b"\xff" * size)
+        with self.repl() as console:
+            console.exec(_DUMP)
+            full = console.exec(f"_full({start}, {size})", _READ_S).split()
+            for at in map(int, full):
+                count = min(_BLOCK, start + size - at)
+                said = console.exec(f"_block({at}, {count})").strip()
+                content[at - start : at - start + count] = remote.from_base64(said, count)
+            remote.resume(console)
+        return bytes(content)
+
+    def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
+        """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
+        return Repl(self.console_path, soft_reset, timeout)
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Give the port to another program, such as esptool, while the block lasts."""
+
+        def release() -> None:
+            self._close_port()
+            self._retry_at = float("inf")
+
+        self._service.do(release)
+        try:
+            yield
+        finally:
+            self._retry_at = 0.0
+
+    def close(self) -> None:
+        """Let go of the board. A second call does nothing."""
+        if self._service.closing:
+            return
+        self._cancel_cut()
+        self._service.close()
+        self._close_port()
+        self._service.selector.unregister(self._end)
+        self._end.close()
+        self._console.close()
+        self._service.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- the service thread -------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        if self._port is None and time.monotonic() >= self._retry_at:
+            self._open_port()
+        self._console.look()
+        self._service.poll(_LOOK_S)
+
+    def _open_port(self) -> None:
+        self._retry_at = time.monotonic() + _RETRY_S
+        name = self._find()
+        if not name:
+            return
+        try:
+            port = serial.serial_for_url(name, self._baud, timeout=0)
+            fd = port.fileno()
+            os.set_blocking(fd, False)
+        except (OSError, ValueError):  # SerialException is an OSError
+            return
+        self._port, self._port_fd = port, fd
+        self._service.selector.register(fd, selectors.EVENT_READ, self._from_board)
+        self.serial_log.note(f"port {name}")
+        if self._gone:
+            self._gone, self._told = False, True
+            self._started(self._caused or "watchdog")
+            self._caused = ""
+
+    def _close_port(self) -> None:
+        port, self._port = self._port, None
+        if port is None:
+            return
+        self._service.selector.unregister(self._port_fd)
+        self._out.clear()
+        with contextlib.suppress(OSError):
+            port.close()
+        self.serial_log.note("port gone")
+
+    def _from_board(self) -> None:
+        try:
+            data = os.read(self._port_fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._gone = True
+            self._close_port()
+            return
+        self._watch(data)
+        with contextlib.suppress(BlockingIOError):  # nobody reads: as on a line, it is lost
+            self._end.send(data)
+
+    def _from_host(self) -> None:
+        try:
+            self._out += self._end.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        while self._out and self._port is not None:
+            try:
+                del self._out[: os.write(self._port_fd, self._out)]
+            except BlockingIOError:
+                # A line of its speed takes a moment; input waits meanwhile.
+                time.sleep(0.001)
+            except OSError:
+                self._gone = True
+                self._close_port()
+        self._out.clear()
+
+    def _watch(self, data: bytes) -> None:
+        """See starts and announcements in what the board says."""
+        for byte in data:
+            if byte != 10:
+                if len(self._line) < _LINE_MAX:
+                    self._line.append(byte)
+                continue
+            line = bytes(self._line).rstrip(b"\r")
+            self._line.clear()
+            if line.endswith(_SOFT):
+                self._started("soft")
+                self._soft = True
+            elif line.startswith(_RAW):
+                self._soft = False
+            elif line.startswith(_ANNOUNCED):
+                self._caused = self._caused or "reset"
+            elif any(text in line for text in _STARTS):
+                if self._caused or not (self._soft or self._told):
+                    self._started(self._caused or "watchdog")
+                self._caused, self._soft, self._told = "", False, False
+
+    def _started(self, cause: str) -> None:
+        self._resets.append(Reset(time.monotonic(), cause))
+        self.serial_log.note(f"a start, by what was said: {cause}")
+        self._service.notify()
+
+    def _mark(self, cause: str) -> None:
+        def mark() -> None:
+            self._caused = cause
+
+        self._service.do(mark)
+
+    def _note(self, text: str) -> None:
+        self._service.do(lambda: self.serial_log.note(text))
+
+    def _cancel_cut(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer and timer is not threading.current_thread():
+            timer.cancel()

@@ -1,0 +1,306 @@
+"""Boards on a desk: what bench.toml says of them, which of them are here, and how to hold one.
+
+[[board]]
+nickname = "desk-1"
+board = "TIDEMARK_PICO"             # a folder of boards/
+serial = "E6614103E7452D2F"         # USB serial number of its console
+link = "A50285BI"                   # of the adapter on its link, where it has no network
+power = { hub = "1-1.4", port = 2 } # uhubctl; or { on = [...], off = [...] }; or left out
+restore = true                      # leave it as it was found
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import tomllib
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import platformdirs
+
+from tidemark_host import discovery, flashing, remote
+from tidemark_host.boardfile import Board as Definition
+from tidemark_host.boardfile import load_board
+from tidemark_host.boards.base import Board, BoardError
+from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.serial_board import BAUD, SerialBoard
+from tidemark_host.discovery import Found, PortInfo
+from tidemark_host.hil.power import Command, uhubctl
+from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
+from tidemark_host.toolchain_cache import bytes_digest
+
+MAX_FILE = 65_536  # bytes of bench.toml
+MAX_BOARDS = 64
+BACK_S = 10.0
+WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_KNOWN = {"nickname", "board", "serial", "link", "baud", "power", "restore"}
+
+
+class PlaceError(Exception):
+    """A bench.toml that can't be used; `code` is stable, the text is for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Place:
+    """A board's place on the bench. `serial`, `link`: USB serial numbers; `link` "": none."""
+
+    nickname: str
+    board: str
+    serial: str
+    link: str = ""
+    baud: int = BAUD
+    power: Command | None = None
+    restore: bool = True
+
+
+def default_path() -> Path:
+    """Return bench.toml of this folder, else the one in the user's configuration."""
+    here = Path("bench.toml")
+    return here if here.is_file() else platformdirs.user_config_path("tidemark") / "bench.toml"
+
+
+def read(path: Path) -> list[Place]:
+    """Return the places of a bench.toml, [] when there is no such file. Raises PlaceError."""
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise PlaceError("bench-size", f"{path} is larger than {MAX_FILE} bytes")
+        document = tomllib.loads(data.decode())
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PlaceError("bench-format", f"{path}: {error}") from error
+    rows = document.pop("board", [])
+    if document or not isinstance(rows, list) or len(cast("list[object]", rows)) > MAX_BOARDS:
+        raise PlaceError("bench-format", f"{path}: only [[board]] tables, at most {MAX_BOARDS}")
+    places = [_place(path, row) for row in cast("list[object]", rows)]
+    for what in ("nickname", "serial"):
+        values = [getattr(place, what) for place in places]
+        if len(values) != len(set(values)):
+            raise PlaceError("bench-twice", f"{path}: two boards have the same {what}")
+    return places
+
+
+def _place(path: Path, row: object) -> Place:
+    table = cast("dict[str, Any]", row if isinstance(row, dict) else {})
+    name = table.get("nickname")
+    where = f"{path}: board {name!r}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PlaceError("bench-format", f"{where}: a letter, then letters, digits, - or _")
+    unknown = sorted(set(table) - _KNOWN)
+    if unknown:
+        raise PlaceError("bench-format", f"{where}: no such key: {', '.join(unknown)}")
+    for key in ("board", "serial"):
+        if not isinstance(table.get(key), str) or not table[key]:
+            raise PlaceError("bench-format", f'{where} wants {key} = "..."')
+    if not (BOARDS / table["board"] / "board.toml").is_file():
+        raise PlaceError("bench-board", f"{where}: {table['board']!r} is no folder of boards/")
+    link, baud = table.get("link", ""), table.get("baud", BAUD)
+    restore = table.get("restore", True)
+    if not isinstance(link, str) or not isinstance(restore, bool):
+        raise PlaceError("bench-format", f"{where}: link is a text, restore true or false")
+    if not isinstance(baud, int) or isinstance(baud, bool) or not 1200 <= baud <= 4_000_000:
+        raise PlaceError("bench-format", f"{where}: baud is a number from 1200 to 4000000")
+    power = _power(where, table.get("power"))
+    return Place(name, table["board"], table["serial"], link, baud, power, restore)
+
+
+def _power(where: str, value: object) -> Command | None:
+    if value is None:
+        return None
+    table = cast("Mapping[str, object]", value if isinstance(value, dict) else {})
+    if set(table) == {"hub", "port"}:
+        hub, port = table["hub"], table["port"]
+        if isinstance(hub, str) and hub and isinstance(port, int) and not isinstance(port, bool):
+            return uhubctl(hub, port)
+    if set(table) == {"on", "off"}:
+        on, off = _words(table["on"]), _words(table["off"])
+        if on and off:
+            return Command(on, off)
+    raise PlaceError(
+        "bench-power", f'{where}: {{ hub = "1-1", port = 2 }} or {{ on = [..], off = [..] }}'
+    )
+
+
+def _words(value: object) -> tuple[str, ...]:
+    words = cast("list[object]", value if isinstance(value, list) else [])
+    return tuple(word for word in words if isinstance(word, str)) if all(words) else ()
+
+
+# -- a board in hand ------------------------------------------------------------------------------
+
+
+class SerialTarget:
+    """A board at its place; `targets.Target`."""
+
+    patience = 5.0
+    period_ms = 100
+    exclusive = True
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.name = place.nickname
+        self.definition: Definition = load_board(BOARDS / place.board / "board.toml")
+        self.abilities = frozenset({POWER, CUT}) if place.power else frozenset[str]()
+
+    def lacks(self, ability: str) -> str:
+        if ability in (POWER, CUT):
+            return f"{self.name} has no power switch in bench.toml"
+        if ability == CONSOLE:
+            return f"what {self.name} says before its port is back after a reset is lost"
+        return f"{self.name} is a real board, whose {ability} can't be seen"
+
+    @property
+    def here(self) -> bool:
+        """Whether its console is plugged in, or can be switched on."""
+        return bool(port_of(self.place.serial))
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        place = self.place
+        port = port_of(place.serial)
+        power = f"power by {place.power}" if place.power else "no power switch: reset instead"
+        where = f"at {port}, {power}" if port else "absent"
+        return f"{place.nickname} ({place.board}, {place.serial}): {where}"
+
+    def runtime(self) -> bytes:
+        """Return the runtime's region: an image built here, where boards of this name have one."""
+        from tidemark_host import toolchain
+        from tidemark_host.toolchain_rp2 import flash_of
+
+        if self.definition.chip.port == "unix":
+            return b""
+        parts = flash_of(toolchain.firmware(self.place.board).read_bytes())
+        runtime = bytearray(b"\xff" * max(offset + len(data) for offset, data in parts.items()))
+        for offset, data in parts.items():
+            runtime[offset : offset + len(data)] = data
+        return bytes(runtime)
+
+    def open(self, folder: Path) -> SerialBoard:
+        place = self.place
+        if place.power and not self.here:
+            place.power.on()
+        # A board that resets is away for a moment.
+        end = time.monotonic() + BACK_S
+        while not self.here and time.monotonic() < end:
+            time.sleep(0.1)
+        return SerialBoard(
+            lambda: port_of(place.serial),
+            baud=place.baud,
+            power=place.power,
+            flasher=ToolFlasher(self.definition, place.serial),
+        )
+
+    def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
+        if not self.place.link:
+            return nullcontext()
+        from tidemark_host.bridge import Bridge
+
+        port = port_of(self.place.link)
+        if not port:
+            raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
+        return Bridge(port, [(HOST, number) for number in ports])
+
+
+class ToolFlasher:
+    """Writes the regions of a flash that differ, by boot ROM drive, picotool or esptool."""
+
+    def __init__(self, definition: Definition, serial: str) -> None:
+        self._definition = definition
+        self._serial = serial
+
+    def write(self, board: SerialBoard, image: bytes) -> None:
+        """Raises BoardError `flasher`."""
+        bench = machine()
+        try:
+            with bench.open(board.console_path) as console:
+                parts = self._differing(console, image)
+                if not parts:
+                    remote.resume(console)
+                    return
+                if self._definition.chip.port != "esp32":
+                    remote.enter_bootloader(console)
+            wanted = flashing.Image(self._definition, parts)
+            if self._definition.chip.port == "esp32":
+                with board.released():
+                    flashing.flash_esp32(Found(board.port, self._serial), wanted, bench)
+            else:
+                flashing.flash_drive(wanted, bench)
+        except (flashing.FlashingError, OSError) as error:
+            raise BoardError("flasher", str(error)) from error
+
+    def _differing(self, console: Repl, image: bytes) -> dict[int, bytes]:
+        """Return offset: sector of each region that the board does not hold already."""
+        sector = self._definition.sector
+        parts: dict[int, bytes] = {}
+        for region in self._definition.regions.values():
+            content = image[region.offset : region.end]
+            if remote.digest(console, [(region.offset, region.size)]) != bytes_digest(content):
+                parts |= {
+                    region.offset + at: content[at : at + sector]
+                    for at in range(0, region.size, sector)
+                }
+        return parts
+
+
+def machine() -> flashing.Bench:
+    """Return what flashing finds on this machine."""
+    return flashing.Bench()
+
+
+def serial_ports() -> list[PortInfo]:
+    """Return the serial ports of this machine."""
+    return discovery.serial_ports()
+
+
+def port_of(serial: str) -> str:
+    """Return the port with a USB serial number, "" when it is not plugged in."""
+    found = [port.device for port in serial_ports() if port.serial_number == serial]
+    return found[0] if found else ""
+
+
+def keep(board: SerialBoard, definition: Definition) -> bytes:
+    """Return all that a board's flash holds; b"" for one that runs nothing of ours."""
+    try:
+        return board.read_flash(0, definition.flash_size)
+    except BoardError as error:
+        if error.code != "exec":
+            raise
+        return b""
+
+
+def recover(board: Board, timeout: float = 10.0) -> str:
+    """Bring a board to where it answers at its REPL; returns by what.
+
+    `console`: it answered, from whatever mode it was left in; `power`: after its supply was
+    switched; `watchdog`: after it had time to bite. Raises BoardError `absent` when nothing helps.
+    """
+    try:
+        board.repl(timeout=timeout).close()
+        return "console"
+    except BoardError:
+        pass
+    try:
+        board.power_off()
+        board.power_on()
+        how = "power"
+    except BoardError:
+        how = "watchdog"
+    end = time.monotonic() + WATCHDOG_S + timeout
+    while time.monotonic() < end:
+        try:
+            board.repl(timeout=timeout / 4).close()
+            return how
+        except BoardError:
+            continue
+    raise BoardError("absent", f"no REPL after its {how}")

@@ -1,0 +1,89 @@
+"""A pytest plugin that puts a board on this machine's desk: a virtual one, behind serial hardware.
+
+Its USB port and its boot ROM are those of `tests.boards.usb_serial`; the bench sees a port in the
+operating system's list and a drive, and nothing else. DESK: folder for the board's files. At the
+end `found.bin` and `left.bin` there are its flash before and after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boards.usb_serial import MACHINE, BootRom, Port, UsbSerial, wait
+from tidemark_host import bootsel, flashing, toolchain
+from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.chips import CHIPS
+from tidemark_host.hil import places
+
+SERIAL = "E66038B713952A31"
+
+
+class DeskRepl(Repl):
+    """A REPL on whose board `machine.bootloader` leads somewhere."""
+
+    def __init__(self, console_path: str) -> None:
+        super().__init__(console_path)
+        self.exec(MACHINE)
+
+
+class Desk:
+    """The board and its hardware; `use` makes the bench find them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = folder / "ttyACM0"
+        self.drive = folder / "media" / "RPI-RP2"
+        self.board = VirtualBoard(folder / "board", runtime=toolchain.runtime("VIRTUAL"))
+        self.board.power_on()
+        self.usb = UsbSerial(self.board, self.port)
+        wait(self.port.exists, "port")
+        self.rom = BootRom(self.board, CHIPS["rp2040"], self.drive)
+
+    def close(self) -> None:
+        self.usb.__exit__(None, None, None)
+        self.rom.__exit__(None, None, None)
+        self.board.close()
+
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        load = places.load_board
+
+        def definition(path: Path) -> Any:
+            return dataclasses.replace(load(path), chip=CHIPS["rp2040"])
+
+        def ports() -> list[Any]:
+            return [Port(str(self.port), SERIAL)] if self.port.exists() else []
+
+        def machine() -> flashing.Bench:
+            return flashing.Bench(
+                ports=ports,
+                drives=lambda: bootsel.drives([self.drive]),
+                which=lambda name: None,
+                open=DeskRepl,
+            )
+
+        patch.setattr(places, "load_board", definition)
+        patch.setattr(places, "serial_ports", ports)
+        patch.setattr(places, "machine", machine)
+        patch.setattr(places.SerialTarget, "runtime", lambda target: b"")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    folder = Path(os.environ["DESK"])
+    desk, patch = Desk(folder), pytest.MonkeyPatch()
+    desk.use(patch)
+    (folder / "found.bin").write_bytes(desk.board.flash_path.read_bytes())
+
+    def end() -> None:
+        (folder / "left.bin").write_bytes(desk.board.flash_path.read_bytes())
+        patch.undo()
+        desk.close()
+
+    session.config.add_cleanup(end)
+    return (yield)

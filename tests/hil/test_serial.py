@@ -1,0 +1,235 @@
+"""Boards on a desk, without one: which are absent, how they are recovered and left as found."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boards.usb_serial import wait
+from tests.conftest import REPO
+from tests.hil.desk import SERIAL, Desk
+from tidemark_host.boardfile import load_board
+from tidemark_host.boards.base import BoardError
+from tidemark_host.boards.serial_board import SerialBoard
+from tidemark_host.hil import places
+from tidemark_host.hil.power import Command, uhubctl
+
+BENCH = f"""
+[[board]]
+nickname = "desk-1"
+board = "VIRTUAL"
+serial = "{SERIAL}"
+
+[[board]]
+nickname = "away"
+board = "TIDEMARK_PICO"
+serial = "0000000000000000"
+power = {{ hub = "1-1.4", port = 2 }}
+"""
+FOUND = ("provisioning", "slot_a", "slot_b", "vfs")
+
+
+# -- bench.toml -----------------------------------------------------------------------------------
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "bench.toml"
+    path.write_text(text)
+    return path
+
+
+def test_bench_file_names_boards_and_their_switches(tmp_path: Path) -> None:
+    desk, away = places.read(write(tmp_path, BENCH))
+    assert (desk.nickname, desk.board, desk.serial, desk.power) == (
+        "desk-1",
+        "VIRTUAL",
+        SERIAL,
+        None,
+    )
+    assert away.power == uhubctl("1-1.4", 2)
+    assert places.read(tmp_path / "none.toml") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("board = 7", "bench-format"),
+        ("[[board]]\nnickname = 'x y'", "bench-format"),
+        ("[[board]]\nnickname = 'x'\nboard = 'VIRTUAL'", "bench-format"),
+        ("[[board]]\nnickname = 'x'\nboard = 'NONE'\nserial = '1'", "bench-board"),
+        ("[[board]]\nnickname = 'x'\nboard = '..'\nserial = '1'\ncolour = 1", "bench-format"),
+        (BENCH.replace("away", "desk-1"), "bench-twice"),
+        (BENCH.replace("port = 2", "port = 'two'"), "bench-power"),
+        (BENCH.replace('hub = "1-1.4", port = 2', "on = ['relay', 1], off = []"), "bench-power"),
+        ("#" * 70_000, "bench-size"),
+        ("[[", "bench-format"),
+    ],
+)
+def test_bad_bench_file_is_refused_with_a_code(tmp_path: Path, text: str, code: str) -> None:
+    with pytest.raises(places.PlaceError) as refused:
+        places.read(write(tmp_path, text))
+    assert refused.value.code == code
+
+
+def test_switch_runs_its_program_and_says_when_that_fails(tmp_path: Path) -> None:
+    mark = tmp_path / "on"
+    switch = Command(("touch", str(mark)), ("rm", str(mark)), 0)
+    switch.on()
+    assert mark.exists()
+    switch.off()
+    with pytest.raises(BoardError) as failed:
+        switch.off()
+    assert failed.value.code == "power"
+    with pytest.raises(BoardError) as failed:
+        Command(("no-such-relay",), ("no-such-relay",)).on()
+    assert failed.value.code == "power"
+
+
+# -- a board --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    desk.use(monkeypatch)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def board(desk: Desk, tmp_path: Path) -> Iterator[SerialBoard]:
+    place = places.read(write(tmp_path, BENCH))[0]
+    with places.SerialTarget(place).open(tmp_path) as board:
+        wait(lambda: board.port, "port")
+        yield board
+
+
+def test_absent_board_is_said_to_be_absent_and_can_not_be_opened(
+    desk: Desk, tmp_path: Path
+) -> None:
+    here, away = (places.SerialTarget(place) for place in places.read(write(tmp_path, BENCH)))
+    assert (here.here, away.here) == (True, False)
+    assert "at " in here.describe()
+    assert "no power switch: reset instead" in here.describe()
+    assert "absent" in away.describe()
+    with pytest.raises(BoardError) as refused:
+        SerialBoard(lambda: "")
+    assert refused.value.code == "absent"
+
+
+def test_console_is_shared_by_log_and_repl_while_the_port_comes_and_goes(
+    desk: Desk, board: SerialBoard
+) -> None:
+    with board.repl() as console:
+        assert console.exec("print(6 * 7)") == "42\n"
+    plugs = desk.usb.plugs
+    board.reset()
+    desk.usb.wait_replugged(plugs)
+    board.serial_log.wait_for("port gone")
+    with board.repl() as console:
+        assert console.exec("print('still', 'here')") == "still here\n"
+    board.serial_log.wait_for("still here")
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"\x03\x01",  # in the raw REPL
+        b"\x03\x01\x05A\x01print(",  # in half of a raw paste
+        b"\x03\x05print(",  # in paste mode
+        b"\x03\x01while True:\n try:\n  while True: pass\n except KeyboardInterrupt: pass\n",
+    ],
+    ids=["raw", "raw-paste", "paste", "half"],
+)
+def test_board_that_was_left_in_a_repl_is_recovered_by_its_console(
+    desk: Desk, board: SerialBoard, left: bytes
+) -> None:
+    desk.board.send(left)
+    assert places.recover(board) == "console"
+    with board.repl() as console:
+        assert console.exec("print(1)") == "1\n"
+
+
+def test_board_that_hears_nothing_is_recovered_by_its_watchdog(
+    desk: Desk, board: SerialBoard
+) -> None:
+    with board.repl() as console, pytest.raises(BoardError):
+        console.exec("import sys\nall(range(1, sys.maxsize))", 0.3)
+    assert places.recover(board, 2.0) == "watchdog"
+    assert "watchdog" in [reset.cause for reset in desk.board.resets]
+
+
+def test_flash_is_read_through_the_firmware_and_written_where_it_differs(
+    desk: Desk, board: SerialBoard
+) -> None:
+    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
+    image = bytearray(board.read_flash(0, definition.flash_size))
+    assert bytes(image[: 1 << 19]) == b"\xff" * (1 << 19)
+    region = definition.regions["slot_b"]
+    image[region.offset : region.offset + 4096] = bytes(range(256)) * 16
+    board.flash(bytes(image))
+    wait(lambda: board.port, "the port")
+    assert board.read_flash(region.offset, 4096) == bytes(range(256)) * 16
+    slot_a = definition.regions["slot_a"]
+    assert region.offset in desk.rom.erased
+    assert not any(slot_a.offset <= sector < slot_a.end for sector in desk.rom.erased)
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def suite(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "tests/system",
+                "-q",
+                "-n",
+                "0",
+                "-p",
+                "no:cacheprovider",
+            ),
+            *("--board", "serial"),
+            *("--bench", str(folder / "bench.toml"), *options),
+        ],
+        cwd=REPO,
+        env={**os.environ, "DESK": str(folder), "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_bench_without_its_boards_says_so_and_is_no_failure(tmp_path: Path) -> None:
+    write(tmp_path, BENCH)
+    done = suite(tmp_path)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "no board of the bench is here, nothing was tested" in said
+    assert re.search(r"desk-1 \(VIRTUAL, \w+\): absent", said)
+
+
+@pytest.mark.timeout(600)
+def test_suite_runs_on_a_board_at_a_serial_port_and_leaves_it_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path, BENCH)
+    done = suite(tmp_path, "-p", "tests.hil.desk", "-m", "smoke", "-rs", "-s")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert re.search(r"[5-9] passed, 1 skipped", said), said
+    assert "no power switch in bench.toml" in said
+    assert "recovered by its console" in said
+    found, left = ((tmp_path / name).read_bytes() for name in ("found.bin", "left.bin"))
+    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
+    for name in FOUND:
+        region = definition.regions[name]
+        assert found[region.offset : region.end] == left[region.offset : region.end], name

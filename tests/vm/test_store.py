@@ -1,0 +1,117 @@
+# Small files on a file system: a cut leaves the former file or the new one.
+
+import os
+
+from tidemark import store
+from tidemark.errors import StateError
+from tidemark.store import Files
+
+_FOLDER = "/tmp/tidemark-store-test"
+
+
+class Cut(Exception):
+    pass
+
+
+class CutOs:
+    """The module os, which the power leaves after so many changes to the file system."""
+
+    def __init__(self, changes):
+        self.left = changes
+
+    def count(self):
+        if not self.left:
+            raise Cut
+        self.left -= 1
+
+    def stat(self, path):
+        return os.stat(path)
+
+    def mkdir(self, path):
+        self.count()
+        os.mkdir(path)
+
+    def rename(self, old, new):
+        self.count()
+        os.rename(old, new)
+
+    def open(self, path, mode):
+        if "w" not in mode:
+            return open(path, mode)
+        self.count()
+        return CutFile(open(path, mode), self)
+
+
+class CutFile:
+    """Written byte by byte, each of them a change."""
+
+    def __init__(self, file, power):
+        self.file = file
+        self.power = power
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+    def write(self, data):
+        for i in range(len(data)):
+            self.power.count()
+            self.file.write(data[i : i + 1])
+
+
+def empty():
+    try:
+        names = os.listdir(_FOLDER)
+    except OSError:
+        os.mkdir(_FOLDER)
+        names = []
+    for name in names:
+        os.remove(_FOLDER + "/" + name)
+    return Files(_FOLDER)
+
+
+def saved(files, data, changes):
+    """Whether `save` came to its end before the cut."""
+    former = store.os
+    store.os = power = CutOs(changes)
+    store.open = power.open
+    try:
+        files.save("role", data)
+        return True
+    except Cut:
+        return False
+    finally:
+        store.os = former
+        del store.open
+
+
+def test_cut_between_any_two_writes_leaves_the_former_file_or_the_new_one():
+    for changes in range(20):
+        files = empty()
+        files.save("role", b"former")
+        done = saved(files, b"newer one", changes)
+        assert files.load("role") == (b"newer one" if done else b"former"), changes
+        # What the cut left behind is in nobody's way.
+        files.save("role", b"third")
+        assert files.load("role") == b"third"
+    assert done
+
+
+def test_missing_file_is_none_and_a_removed_one_is_missing():
+    files = empty()
+    assert files.load("role") is None
+    files.remove("role")
+    files.save("role", b"x")
+    files.remove("role")
+    assert files.load("role") is None
+
+
+def test_names_stay_in_the_folder():
+    files = empty()
+    for name in ("", "../x", "a/b", "x" * 121):
+        try:
+            raise AssertionError(files.load(name))
+        except StateError as error:
+            assert error.code == "file-name"
