@@ -187,8 +187,9 @@ def test_power_cut_in_a_program_leaves_nothing_part_or_all(board: EmulatedBoard)
         ("after", {}, b"\x55" * 256),
     ):
         board.restore(clean)
+        since = len(board.serial_log)
         board.power_on()
-        board.serial_log.wait_for("waits on this console", WAIT_S, len(board.serial_log) - 1)
+        board.serial_log.wait_for("waits on this console", WAIT_S, since)
         left = cut(board, f"flash.program({SPARE}, b'U' * 512)", 1, variant, **how)
         assert left == want.ljust(SECTOR, b"\xff"), (variant, how)
 
@@ -197,8 +198,9 @@ def test_power_cut_in_an_erase_and_behind_an_operation(board: EmulatedBoard) -> 
     run(board, f"flash.erase({SPARE})\nflash.program({SPARE}, b'U' * 4096)")
     code = f"flash.erase({SPARE})\nflash.program({SPARE}, b'V' * 256)"
     assert cut(board, code, 1, "torn") == b"\xff" * 2048 + b"U" * 2048
+    since = len(board.serial_log)
     board.power_on()
-    board.serial_log.wait_for("waits on this console", WAIT_S, len(board.serial_log) - 1)
+    board.serial_log.wait_for("waits on this console", WAIT_S, since)
     assert cut(board, code, 2, "before") == b"\xff" * SECTOR
 
 
@@ -216,11 +218,11 @@ def test_causes_of_resets_and_what_the_marker_survives(board: EmulatedBoard) -> 
         # Nobody feeds any more: the watchdog bites.
         ("from tidemark.port import rp2; rp2._timers[0].deinit()", "watchdog", "watchdog request"),
     ):
-        since = len(board.resets)
+        since, lines = len(board.resets), len(board.serial_log)
         with contextlib.suppress(BoardError), board.repl(timeout=WAIT_S) as repl:
             repl.exec(PROLOGUE + "port.set_marker(reasons.encode('request'))\n" + code, 1)
         board.wait_reset(cause, WAIT_S, since)
-        board.serial_log.wait_for("waits on this console", WAIT_S, len(board.serial_log) - 1)
+        board.serial_log.wait_for("waits on this console", WAIT_S, lines)
         assert after_boot(board)[0] == seen
     with board.repl(timeout=WAIT_S) as repl:
         repl.exec(PROLOGUE + "port.set_marker(reasons.encode('request'))")
@@ -253,10 +255,11 @@ def test_uptime_goes_on_over_a_soft_reset_and_begins_anew_at_a_hard_one(
 
 
 def test_forgotten_repl_ends_in_a_reset_with_its_reason(board: EmulatedBoard) -> None:
+    lines = len(board.serial_log)
     with board.skipping():
         board.wait_reset("reset", WAIT_S)
     board.serial_log.wait_for("the lease ran out", WAIT_S)
-    board.serial_log.wait_for("waits on this console", WAIT_S, len(board.serial_log) - 1)
+    board.serial_log.wait_for("waits on this console", WAIT_S, lines)
     assert after_boot(board)[0] == "reset lease"
 
 
@@ -319,7 +322,7 @@ def test_bytes_that_come_while_a_sector_is_erased_are_lost(image: Path) -> None:
     pico._wait(b"\x04>", 1.0, "the end")
     read = int(pico.exec("import time; time.sleep_ms(50); print(line.any())"))
     assert read + pico.chip.lost(1) == 256
-    assert 100 < pico.chip.lost(1) < 224
+    assert 100 < pico.chip.lost(1) <= 256 - 32  # as many as a FIFO holds are kept
 
 
 def mpremote(device: str, *words: str) -> str:

@@ -44,6 +44,7 @@ from tidemark_host.toolchain_rp2_emulator import load
 
 _OFF, _RUNNING, _HUNG = "off", "running", "hung"
 _SLICE_S = 0.004  # emulated; how late the host is heard
+_SILENCE_S = 5.0  # on a machine that is busy with other things
 _SOFT_RESET = b"MPY: soft reboot"
 _LINE_MAX = 256
 _CHUNK = 65536
@@ -294,7 +295,7 @@ class EmulatedBoard:
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
-        return Repl(self.console_path, soft_reset, timeout)
+        return Repl(self.console_path, soft_reset, timeout, _SILENCE_S)
 
     def close(self) -> None:
         """Switch off and leave nothing behind. A second call does nothing."""
