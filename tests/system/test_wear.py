@@ -46,7 +46,7 @@ async def test_boot(site: Site) -> None:
         ("counter", "erase"): 1,
         ("evidence", "program"): 8,
         ("evidence", "erase"): 1,
-        ("journal", "program"): 16,
+        ("journal", "program"): 32,
         ("journal", "erase"): 1,
     }
     check(cost(site, since, "outbox"), bounds)
