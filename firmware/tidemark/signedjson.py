@@ -84,7 +84,7 @@ class Reader:
         byte = buf[at]
         if byte == _QUOTE:
             return self.string(shape is not False)
-        if byte == 0x7B or byte == 0x5B:
+        if byte in b"{[":
             self.nodes -= 1
             if not depth or self.nodes < 0:
                 raise NotCanonical

@@ -21,8 +21,8 @@ _MONTH_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 
-# What is kept of a role's file in RAM (`signedjson.open_signed`). Signatures are checked over all of
-# it, and on flash it is kept byte for byte.
+# What is kept of a role's file in RAM (`signedjson.open_signed`). Signatures are checked over all
+# of it, and on flash it is kept byte for byte.
 _KEYS = {"*": {"keytype": None, "scheme": None, "keyval": {"public": None}}}
 _ROLE = {"keyids": None, "threshold": None}
 _DELEGATED = {

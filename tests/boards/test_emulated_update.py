@@ -1,4 +1,4 @@
-"""An update on the emulated Pico: within 3 s, within 48 KiB of heap, and nothing waits for long."""
+"""An update on the emulated Pico: within 3 s, within 48 KiB of heap, and nobody waits long."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def test_damaged_files_are_refused_or_mean_what_json_says(data: st.DataObject) -
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
         raw[at : at + data.draw(st.integers(0, 2))] = data.draw(
-            st.one_of(
-                st.binary(max_size=2), st.sampled_from([b'"', b"\\", b"{", b"}", b",", b" "])
-            )
+            st.one_of(st.binary(max_size=2), st.sampled_from([b'"', b"\\", b"{", b"}", b" "]))
         )
     try:
         _, read, message = open_signed(bytes(raw), SIZE, DEPTH, SHAPE)

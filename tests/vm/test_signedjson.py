@@ -61,7 +61,8 @@ def test_keys_out_of_order_are_put_in_order():
 
 def test_text_beyond_ascii_counts_as_utf8():
     for text in (b'"\xc3\xbc"', b'"\\u00fc"'):
-        assert opened(file_of(b'{"a":' + text + b"}")) == ([], {"a": "\u00fc"}, b'{"a":"\xc3\xbc"}')
+        read = ([], {"a": "\u00fc"}, b'{"a":"\xc3\xbc"}')
+        assert opened(file_of(b'{"a":' + text + b"}")) == read
     # Control characters stand for themselves once they are signed, and nowhere else.
     assert opened(file_of(b'{"a":"\\n"}')) == ([], {"a": "\n"}, b'{"a":"\n"}')
 
@@ -78,10 +79,11 @@ def test_what_is_no_json_is_refused_wherever_it_stands():
             (b"[1,]", "json-syntax"),
             (b'{"a" 1}', "json-syntax"),
             (b"[1 2]", "json-syntax"),
-            (b"tru", "json-syntax"),
+            (b"nul", "json-syntax"),
             (b'"\\x"', "json-syntax"),
             (b'"\xff"', "json-utf8"),
             (b'"', "json-syntax"),
+            (b"1}, 2", "json-syntax"),
             (b"[[[[[[[[[[1]]]]]]]]]]", "json-depth"),
         ):
             data = file_of(place.replace(b"%s", text))
@@ -89,6 +91,14 @@ def test_what_is_no_json_is_refused_wherever_it_stands():
                 raise AssertionError((data, opened(data)))
             except CodecError as error:
                 assert error.code == code, (data, error.code)
+
+
+def test_text_behind_the_file_is_refused():
+    for text in (b"}", b"{}", b"x", b",", b"\x00"):
+        try:
+            raise AssertionError(opened(file_of(b"{}") + text))
+        except CodecError as error:
+            assert error.code == "json-syntax"
 
 
 def test_bounds_are_those_of_the_careful_reader():

@@ -4,10 +4,13 @@ Metadata comes from the board's own flash, as fast as a server could ever send i
 kept on littlefs and in the journal, in flash, as on a board.
 """
 
+# securesystemslib re-exports its public names without saying so to type checkers.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -222,7 +225,7 @@ def update(size: int, *, heap: int = 0, search: bool = False) -> Update:
         "LENGTH": len(content),
         "JOURNAL": regions["journal"],
         "FILES": regions["outbox"],
-        "SLOT": regions["slot_b"],
+        "SLOT": regions["slot_a"],
     }
     job = _FEED + _constants(values) + _UPDATE
     if heap:
@@ -234,7 +237,7 @@ def update(size: int, *, heap: int = 0, search: bool = False) -> Update:
         {"root.json": repository.root, **files},
         job,
         timeout=300.0,
-        flash={regions["slot_b"][0] + 4096: content},
+        flash={regions["slot_a"][0] + 4096: content},
     )
     said = measured.result
     return Update(
@@ -254,7 +257,7 @@ def signatures() -> tuple[Measured, dict[str, float]]:
         "ECDSA P-256": CryptoSigner.generate_ecdsa,
         **{f"RSA-PSS {bits}": partial(_rsa, bits) for bits in (2048, 3072, 4096)},
     }
-    cases: list[tuple[str, dict[str, object], str]] = []
+    cases: list[tuple[str, Mapping[str, object], str]] = []
     for name, make in makers.items():
         signer = make()
         key = signer.public_key
@@ -288,7 +291,7 @@ def tuf(results: Results) -> None:
         results.add(f"longest time between two feeds, {name}", held_ms[name], "ms", goal=HELD_MS)
 
 
-def _constants(values: dict[str, object]) -> str:
+def _constants(values: Mapping[str, object]) -> str:
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
 

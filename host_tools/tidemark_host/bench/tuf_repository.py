@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -54,17 +54,14 @@ class BenchRepository:
         return {name: len(data) for name, data in sorted(self.files.items())}
 
 
-def make(
-    image: bytes,
-    size: int = 0,
-    generate: Callable[[], CryptoSigner] = CryptoSigner.generate_ed25519,
-) -> BenchRepository:
+def make(image: bytes, size: int = 0) -> BenchRepository:
     """Sign a repository whose newest release is `image`.
 
     Two of three root keys; one for each other role; version 2 of the root is new to the board.
     `size`: every file is filled up to that many bytes by small unknown fields, the costliest
     content that honest metadata could have.
     """
+    generate = CryptoSigner.generate_ed25519
     roots = [generate() for _ in range(3)]
     online = {role: generate() for role in ("timestamp", "snapshot", "targets", DELEGATE)}
 

@@ -14,7 +14,7 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +44,7 @@ from tidemark_host.toolchain_rp2_emulator import load
 
 _OFF, _RUNNING, _HUNG = "off", "running", "hung"
 _SLICE_S = 0.004  # emulated; how late the host is heard
+_SILENCE_S = 5.0  # on a machine that is busy with other things
 _SOFT_RESET = b"MPY: soft reboot"
 _LINE_MAX = 256
 _CHUNK = 65536
@@ -277,7 +278,7 @@ class EmulatedBoard:
         self._service.do(back)
 
     @contextlib.contextmanager
-    def skipping(self) -> Iterator[None]:
+    def skipping(self) -> Generator[None]:
         """Skip the time in which the processor sleeps, for as long as the block lasts.
 
         For what no peer has a part in: hours of back-off or a lease pass in moments.
@@ -294,7 +295,7 @@ class EmulatedBoard:
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
-        return Repl(self.console_path, soft_reset, timeout)
+        return Repl(self.console_path, soft_reset, timeout, _SILENCE_S)
 
     def close(self) -> None:
         """Switch off and leave nothing behind. A second call does nothing."""

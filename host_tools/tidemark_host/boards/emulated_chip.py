@@ -58,7 +58,7 @@ def with_runtime(image: bytes, runtime: Mapping[int, bytes]) -> bytes:
     """Return a whole flash: `image`, then blank; `runtime` (offset: content) where it is blank."""
     flash = bytearray(image.ljust(FLASH_SIZE, b"\xff"))
     end = max(offset + len(part) for offset, part in runtime.items())
-    if flash[:end] == b"\xff" * end:
+    if bytes(flash[:end]) == b"\xff" * end:
         for offset, part in runtime.items():
             flash[offset : offset + len(part)] = part
     return bytes(flash)

@@ -36,8 +36,15 @@ _TRIES = 3
 class Repl:
     """Code run on a board over its console. Entering it interrupts what runs there (Ctrl-C)."""
 
-    def __init__(self, console_path: str, soft_reset: bool = False, timeout: float = 10.0) -> None:
-        """Connect. `soft_reset`: begin with a clean heap, as `mpremote exec` does.
+    def __init__(
+        self,
+        console_path: str,
+        soft_reset: bool = False,
+        timeout: float = 10.0,
+        silence: float = _READ_S,
+    ) -> None:
+        """Connect. `soft_reset`: begin with a clean heap, as `mpremote exec` does. `silence`:
+        seconds that a board may take for a single byte of its answer.
 
         A board that was left in a raw REPL, in half of a paste, or that caught the first Ctrl-C is
         recovered. Raises BoardError `console` when no raw REPL answers within `timeout` seconds.
@@ -45,7 +52,7 @@ class Repl:
         self._transport: Any = None
         try:
             # Without a time-out of its own mpremote waits for ever on a pty.
-            self._transport = SerialTransport(console_path, timeout=_READ_S)
+            self._transport = SerialTransport(console_path, timeout=silence)
             self._enter(soft_reset, timeout)
         except (TransportError, *GONE) as error:
             self.close()

@@ -13,7 +13,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -233,7 +233,7 @@ class SerialBoard:
         return Repl(self.console_path, soft_reset, timeout)
 
     @contextlib.contextmanager
-    def released(self) -> Iterator[None]:
+    def released(self) -> Generator[None]:
         """Give the port to another program, such as esptool, while the block lasts."""
 
         def release() -> None:
