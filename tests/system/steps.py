@@ -54,13 +54,10 @@ async def on_trial(site: Site, index: int, since: int) -> None:
         await site.claimed(mode="trial", timeout=60)
 
 
-async def reset_by(site: Site, cause: str, since: int, timeout: float = 30.0) -> None:
-    """Wait for a start by `cause` after the first `since` starts."""
-    await site.until(
-        f"a reset by {cause}",
-        lambda: any(reset.cause == cause for reset in list(site.board.resets)[since:]),
-        timeout,
-    )
+def causes_since(site: Site, number: int) -> list[str]:
+    """Return the causes of the boots that a board recorded after this number of its evidence."""
+    events = site.evidence()
+    return [event.cause for event in events if event.code == "boot" and event.number > number]
 
 
 async def mpremote(site: Site, *words: str) -> str:

@@ -349,9 +349,9 @@ class SerialBoard:
             if line.endswith(_SOFT):
                 self._started("soft")
                 self._soft = True
-            elif line.startswith(_RAW):
+            elif _RAW in line:
                 self._soft = False
-            elif line.startswith(_ANNOUNCED):
+            elif any(text in line for text in _ANNOUNCED):
                 self._caused = self._caused or "reset"
             elif any(text in line for text in _STARTS):
                 if self._caused or not (self._soft or self._told):
