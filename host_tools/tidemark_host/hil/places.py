@@ -35,6 +35,7 @@ from tidemark_host.toolchain_cache import bytes_digest
 
 MAX_FILE = 65_536  # bytes of bench.toml
 MAX_BOARDS = 64
+_TRIES = 3
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -220,7 +221,17 @@ class ToolFlasher:
         self._serial = serial
 
     def write(self, board: SerialBoard, image: bytes) -> None:
-        """Raises BoardError `flasher`."""
+        """Raises BoardError: `flasher`; `console` when the board does not answer."""
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                self._write(board, image)
+                return
+            except BoardError as error:
+                # A lease that ran out in the middle, with the reset that it ends in.
+                if error.code != "console" or not left:
+                    raise
+
+    def _write(self, board: SerialBoard, image: bytes) -> None:
         bench = machine()
         try:
             with bench.open(board.console_path) as console:

@@ -121,6 +121,14 @@ class Site:
 
     async def _start(self) -> Self:
         stack = self._stack
+        # First of all: a board that can't be switched off still lives the life of another site.
+        self.board: Board = await asyncio.to_thread(self.target.open, self.folder / "board")
+        stack.callback(self.board.close)
+        stack.callback(self._remember)
+        if self.snapshot:
+            await asyncio.to_thread(self.board.flash, self.snapshot.flash)
+        else:
+            await asyncio.to_thread(self.halt)
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
         await stack.enter_async_context(self.mirror)
@@ -132,13 +140,8 @@ class Site:
         self.upstream = UpstreamReader(HOST, self.broker.port, f"site/{self.identity.id}/#")
         self.upstream.start()
         stack.push_async_callback(self.upstream.stop)
-        self.board: Board = await asyncio.to_thread(self.target.open, self.folder / "board")
-        stack.callback(self.board.close)
-        stack.callback(self._remember)
         ports = (self.broker.port, self.mirror.port)
         await stack.enter_async_context(self.target.link(self.board, ports))
-        if self.snapshot:
-            await asyncio.to_thread(self.board.flash, self.snapshot.flash)
         return self
 
     async def __aexit__(
