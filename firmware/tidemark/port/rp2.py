@@ -191,7 +191,7 @@ def _read_cause():
 
 def reset_cause():
     """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, `power-on`
-    (a brownout and the RUN pin look the same), or `unknown` (by the boot ROM, as after flashing)."""
+    (a brownout and the RUN pin look the same), or `unknown` (by the boot ROM, after flashing)."""
     if "cause" not in _state:
         _state["cause"] = _read_cause()
     return _state["cause"]

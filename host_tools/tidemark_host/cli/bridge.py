@@ -47,7 +47,7 @@ def command(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json: b
 
 
 def plain(value: object) -> str:
-    """Return text that a board may have chosen, such as a host's name, as a terminal may see it."""
+    """Return text that a board may have chosen, a host's name, as a terminal may see it."""
     return str(value).encode("unicode_escape").decode("ascii")
 
 

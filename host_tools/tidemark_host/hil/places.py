@@ -170,7 +170,7 @@ class SerialTarget:
         return bool(port_of(self.place.serial))
 
     def wake(self) -> bool:
-        """Return whether it is here, once its switch was on: a run that ended early left it off."""
+        """Return whether it is here with its switch on: a run that ended early left it off."""
         if not self.here and self.place.power:
             try:
                 self.place.power.on()
