@@ -75,7 +75,7 @@ def parse_time(text):
     TrustError("metadata-time").
     """
     try:
-        if len(text) != 20:
+        if not isinstance(text, str) or len(text) != 20:
             raise ValueError
         for i in range(20):
             mark = "    -  -  T  :  :  Z"[i]
@@ -83,7 +83,7 @@ def parse_time(text):
                 raise ValueError
         year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
         hour, minute, second = int(text[11:13]), int(text[14:16]), int(text[17:19])
-    except (ValueError, TypeError):
+    except ValueError:
         raise TrustError("metadata-time", "not a UTC time")
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if year < 1970 or not 1 <= month <= 12 or not 1 <= day <= _MONTH_DAYS[month - 1]:
@@ -265,8 +265,8 @@ class TrustedSet:
     def update_snapshot(self, data, stored=False):
         """Takes a snapshot. Returns True if it is the one the timestamp promises.
 
-        stored: it was verified once before; one that is no longer current only serves the rollback
-        check (False).
+        stored: it was verified once before; one that is no longer current, or has expired, only
+        serves the rollback check (False).
         """
         if self.targets:
             raise TrustError("order", "snapshot after targets")
@@ -282,7 +282,9 @@ class TrustedSet:
             raise TrustError("snapshot-version", "%d came" % new.version)
         if current:
             self._check_no_rollback(new.signed["meta"])
-            self._check_time(new, "snapshot")
+            if not stored:
+                self._check_time(new, "snapshot")
+            current = self.now < new.expires
         self.snapshot = new
         return current
 

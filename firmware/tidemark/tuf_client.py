@@ -201,7 +201,8 @@ class Client:
         name = quote(role) + ".json"
         if trusted.root.signed.get("consistent_snapshot"):
             name = "%d.%s" % (info["version"], name)
-        data = yield from self.fetch(name, min(limit, info.get("length", limit)))
+        length = info.get("length")  # null stands for none
+        data = yield from self.fetch(name, limit if length is None else min(limit, length))
         if data is None:
             kind = "snapshot" if role == "snapshot" else "targets"
             raise TrustError(kind + "-missing", "not in the repository")

@@ -7,7 +7,6 @@ from tidemark.compat import const
 from tidemark.errors import CodecError, ImageError, LinkError, SlotError, TidemarkError, TrustError
 from tidemark.slots import STAGED, WRITING
 from tidemark.tuf_client import target_file
-from tidemark.tuf_keys import unhex
 
 _KEY = "download"
 _BUFFER = const(1024)  # bytes in RAM between socket and flash: whole pages
@@ -163,8 +162,10 @@ class Updater:
                 return error.code
             raise
         entry = yield from self.client.find(path)
-        if entry is None or unhex(entry["hashes"].get("sha256"), 32) != release.digest:
-            # Its role lists it and may not: the path is not delegated, or another role's word.
+        who = self.board, self.device_id, self.runtime, self.cohort
+        if entry is None or target.choose([{path: entry}], *who) != chosen:
+            # Its role lists it and may not: the path is not delegated, or another role's word,
+            # whose percentage, attempt and abort count as much as its digest.
             raise TrustError("not-delegated", path)
         slot = self.slots.target_slot()
         if release.length > self.regions[slot].size - image.HEADER_SIZE:

@@ -39,6 +39,7 @@ _TCP_BUFFER = 65_536
 _CONNECT_MAX_S = 60.0
 _LINGER_S = 10.0
 _CHANNELS = 4
+_TOLD_MAX = 64
 
 Place = tuple[str, int]
 Say = Callable[[str, dict[str, object]], None]
@@ -187,6 +188,7 @@ class Bridge:
         self._start_at = 0  # channel that is served first at the next turn
         self._port_opens = self._opened = self._failed = self._denied = 0
         self._up = self._down = 0
+        self._told: set[Place] = set()  # destinations that were said to be denied
         self.plugged = asyncio.Event()
 
     @property
@@ -334,7 +336,10 @@ class Bridge:
 
         if (host.lower(), port) not in self._allow:
             self._denied += 1
-            self._say("denied", {"to": f"{host}:{port}"})
+            # A line for each destination, not for each try: a board could fill a disk with them.
+            if (host, port) not in self._told and len(self._told) < _TOLD_MAX:
+                self._told.add((host, port))
+                self._say("denied", {"to": f"{host}:{port}"})
             self._end.answer(index, mux_host.DENIED)
             return
         self._drop(index)

@@ -39,6 +39,7 @@ _RESETS = {
     "reset": "the reset pin, or a reset without a reason of ours",
     "soft": "a soft reset",
     "brownout": "the supply sagged",
+    "unknown": "started by the boot ROM, as after flashing, or by what the chip does not tell",
     "update": "deliberate, to try the release that was staged",
     "trial": "deliberate, to repeat a trial that was inconclusive",
     "lease": "a lease ran out: a forgotten console, or a boot that nobody took over",

@@ -122,12 +122,12 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
     """Flash the board at a serial port through its boot ROM, unless it holds the image already.
 
     The board is asked what it is first, and afterwards whether it holds the image. Raises
-    FlashingError: `wrong-board`, `used`, `no-drive`, `gone`, `verify`; DriveError; BoardError
-    `console` for a board that does not answer.
+    FlashingError: `wrong-board`, `used`, `other-drive`, `no-drive`, `gone`, `verify`; DriveError;
+    BoardError `console` for a board that does not answer.
     """
     with _opened(found, bench) as console:
         facts = remote.ask(console)
-        refusal = None if force else _refusal(facts, image)
+        refusal = (None if force else _refusal(facts, image)) or other_drive(image, bench)
         holds = facts.board == image.board.name and _holds(console, image)
         if facts.board and (holds or refusal):
             remote.resume(console)
@@ -136,7 +136,8 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
         if refusal:
             raise refusal
         remote.enter_bootloader(console)
-    erase = force and not image.runtime_only
+    # What other firmware left in the regions of our state would stop the provisioning.
+    erase = (force or not facts.board) and not image.runtime_only
     how = flash_drive(image.erasing_state() if erase else image, bench)
     back = _wait_back(found, bench)
     with bench.open(back) as console:
@@ -173,6 +174,19 @@ def _refusal(facts: remote.Facts, image: Image) -> FlashingError | None:
             "the board was used: a factory image takes its key and counters. --runtime keeps "
             "them; --force erases them",
         )
+    return None
+
+
+def other_drive(image: Image, bench: Bench) -> FlashingError | None:
+    """Return why a board must not be sent into its boot ROM now: another one waits there, and
+    would be written in its place."""
+    for drive in bench.drives():
+        if drive.board_id == image.board.chip.drive:
+            return FlashingError(
+                "other-drive",
+                f"another board waits in its boot ROM at {drive.path}: unplug it, or flash it "
+                f"first: tidemark flash {drive.path} --board NAME",
+            )
     return None
 
 

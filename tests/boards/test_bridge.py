@@ -24,6 +24,7 @@ from tests.conftest import firmware_dir
 from tests.unit.file_server import serve
 from tidemark_host import toolchain
 from tidemark_host.bridge import Bridge
+from tidemark_host.cli.bridge import plain
 from tidemark_host.gateway.broker import Mosquitto
 from tidemark_host.hil.waiting import until
 
@@ -363,3 +364,14 @@ async def test_device_may_be_a_tcp_address(site: Site) -> None:
             await site.board.says("up 1")
             await echo(site.broker, [b"over TCP"])
             assert await site.board.says("image") == f"image {DIGEST}"
+
+
+def test_what_a_board_asks_in_vain_costs_a_line_a_destination_and_reaches_no_terminal() -> None:
+    said: list[dict[str, object]] = []
+    bridge = Bridge("nowhere", [(HOST, 1883)], say=lambda event, values: said.append(values))
+    for port in range(1, 101):
+        for _ in range(3):
+            bridge.opened(0, "\x1b[2Jevil", port, 1.0)
+    assert bridge.counters.denied == 300
+    assert len(said) == 64
+    assert plain(said[0]["to"]) == "\\x1b[2Jevil:1"

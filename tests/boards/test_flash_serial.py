@@ -8,10 +8,17 @@ import pytest
 
 from tests.boards.conftest import Desk, DeskRepl
 from tests.boards.usb_serial import wait
-from tidemark_host import provision, remote
+from tidemark_host import bootsel, provision, remote
 from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found
-from tidemark_host.flashing import FlashingError, Image, flash_drive, flash_rp2, read_image
+from tidemark_host.flashing import (
+    STATE,
+    FlashingError,
+    Image,
+    flash_drive,
+    flash_rp2,
+    read_image,
+)
 from tidemark_host.uf2_file import encode
 
 LINK = provision.LinkSettings("127.0.0.1", 1, "http://127.0.0.1:1/m/", "http://127.0.0.1:1/t/")
@@ -42,6 +49,26 @@ def test_blank_board_is_flashed_through_its_boot_rom_and_asked_afterwards(desk: 
     for offset, content in desk.image.parts.items():
         assert desk.board.read_flash(offset, len(content)) == content
     assert own(desk)  # the release that was flashed is confirmed under its root
+
+
+def test_what_other_firmware_left_in_the_regions_of_our_state_is_erased(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    with desk.board.flash_path.open("r+b") as flash:
+        for name in STATE:
+            flash.seek(desk.definition.regions[name].offset)
+            flash.write(b"littlefs" * 1024)
+
+    class Foreign(DeskRepl):
+        """Until it is flashed the board runs nothing of ours."""
+
+        def __init__(self, console_path: str) -> None:
+            super().__init__(console_path)
+            if not desk.rom.flashed:
+                self.exec("import sys\nsys.modules['tidemark_board'] = None")
+
+    desk.bench.open = Foreign
+    assert flash_rp2(found(desk), desk.image, desk.bench).verified
+    assert own(desk)
 
 
 def test_board_that_holds_the_image_is_left_alone(desk: Desk) -> None:
@@ -121,6 +148,21 @@ def test_board_that_stays_away_is_reported_within_bounds(desk: Desk) -> None:
     with pytest.raises(FlashingError) as refused:
         flash_rp2(Found(desk.port.device, "0000"), desk.image, desk.bench)
     assert refused.value.code == "gone"
+
+
+def test_another_board_that_waits_in_its_boot_rom_is_not_flashed_in_its_place(
+    desk: Desk, tmp_path: Path
+) -> None:
+    wait(desk.usb.path.exists, "port")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "INFO_UF2.TXT").write_text(f"Board-ID: {desk.definition.chip.drive}\n")
+    desk.bench.drives = lambda: bootsel.drives([other, desk.rom.folder])
+    with pytest.raises(FlashingError, match=str(other)) as refused:
+        flash_rp2(found(desk), desk.image, desk.bench, force=True)
+    assert refused.value.code == "other-drive"
+    assert [path.name for path in other.iterdir()] == ["INFO_UF2.TXT"]
+    assert not desk.rom.folder.exists(), "the board was left where it was"
 
 
 def test_drive_of_a_held_button_is_flashed_without_a_question(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from tests.boards.usb_serial import wait
 from tests.conftest import REPO
-from tests.hil.desk import SERIAL, Desk
+from tests.hil.desk import SERIAL, Desk, DeskRepl
+from tidemark_host import bootsel, remote
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.serial_board import SerialBoard
@@ -67,6 +69,10 @@ def test_bench_file_names_boards_and_their_switches(tmp_path: Path) -> None:
         (BENCH.replace("away", "desk-1"), "bench-twice"),
         (BENCH.replace("port = 2", "port = 'two'"), "bench-power"),
         (BENCH.replace('hub = "1-1.4", port = 2', "on = ['relay', 1], off = []"), "bench-power"),
+        (
+            BENCH.replace('hub = "1-1.4", port = 2', "on = ['relay', 1], off = ['relay', 0]"),
+            "bench-power",  # not a relay without its number
+        ),
         ("#" * 70_000, "bench-size"),
         ("[[", "bench-format"),
     ],
@@ -179,6 +185,78 @@ def test_flash_is_read_through_the_firmware_and_written_where_it_differs(
     slot_a = definition.regions["slot_a"]
     assert region.offset in desk.rom.erased
     assert not any(slot_a.offset <= sector < slot_a.end for sector in desk.rom.erased)
+
+
+def test_board_whose_flash_is_kept_stays_stopped_until_it_is_written_back(
+    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed: list[object] = []
+    monkeypatch.setattr(remote, "resume", resumed.append)
+    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
+    kept = places.keep(board, definition)
+    assert kept == desk.board.flash_path.read_bytes()
+    # Had it gone on, its counter would go back when this is written back (I1).
+    assert not resumed
+    board.read_flash(0, 4096)
+    assert resumed
+
+
+def test_board_that_runs_nothing_of_ours_is_flashed_whole(
+    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Foreign(DeskRepl):
+        """Nothing of ours can be imported there."""
+
+        def __init__(self, console_path: str) -> None:
+            super().__init__(console_path)
+            self.exec("import sys\nsys.modules['tidemark.port'] = sys.modules['tidemark'] = None")
+
+    bench = dataclasses.replace(places.machine(), open=Foreign)
+    monkeypatch.setattr(places, "machine", lambda: bench)
+    image = desk.board.flash_path.read_bytes()
+    board.flash(image)
+    wait(lambda: desk.rom.flashed == 1, "flashing")
+    assert len(desk.rom.erased) == len(image) // 4096
+
+
+def test_what_a_boot_rom_refuses_is_the_benchs_own_fault(
+    desk: Desk, board: SerialBoard, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "INFO_UF2.TXT").write_text("Board-ID: RPI-RP2\n")
+    bench = dataclasses.replace(places.machine(), drives=lambda: bootsel.drives([other]))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(BoardError) as refused:
+        patch.setattr(places, "machine", lambda: bench)
+        board.flash(bytes(desk.board.flash_path.stat().st_size))
+    assert refused.value.code == "flasher"
+    assert desk.rom.flashed == 0
+
+
+def test_board_that_its_switch_has_off_is_switched_on_and_not_called_absent(
+    desk: Desk, tmp_path: Path
+) -> None:
+    switch = tmp_path / "switch"
+    text = f"""
+[[board]]
+nickname = "off"
+board = "VIRTUAL"
+serial = "{SERIAL}"
+power = {{ on = ["touch", "{switch}"], off = ["rm", "{switch}"] }}
+"""
+    place = places.read(write(tmp_path, text))[0]
+    with pytest.MonkeyPatch.context() as patch:
+        ports = places.serial_ports
+        patch.setattr(places, "serial_ports", lambda: ports() if switch.exists() else [])
+        target = places.SerialTarget(place)
+        assert not target.here
+        assert target.wake()
+        assert "at " in target.describe()
+    nowhere = places.SerialTarget(
+        dataclasses.replace(place, serial="0", power=Command(("no-such-relay",), ("x",)))
+    )
+    assert not nowhere.wake()
+    assert "absent, power: no-such-relay" in nowhere.describe()
 
 
 # -- the command ----------------------------------------------------------------------------------

@@ -71,6 +71,15 @@ for _ in updater._install("image", release, updater.slots.target_slot()):
     pass
 """
 _SLOTS = "from tidemark import stage0\nslots = stage0.base.slots\n"
+# Leaks faster than the bench's leaking image: a trial without a gateway ends after six seconds.
+_HOARDS = """
+
+def tasks(base, _tasks=tasks):
+    from tidemark.supervisor import Task
+
+    history = []
+    return _tasks(base) + [Task("history", lambda: history.append(bytearray(16384)), 100, 60000)]
+"""
 _PART = 256
 
 
@@ -129,11 +138,15 @@ class Live(EmulatedPico):
 
 @dataclass(frozen=True)
 class Scenario:
-    """`fault`: of the image in slot B. `order`: what may come up, never an earlier one later."""
+    """`fault`: of the image in slot B. `order`: what may come up, never an earlier one later.
+
+    `outcome`: how the trial ends without a cut, "" when it does not.
+    """
 
     fault: str
     order: Sequence[str]
     play: Callable[[Live], None]
+    outcome: str = ""
     staged: bool = True
 
 
@@ -189,14 +202,14 @@ def _decayed(live: Live) -> None:
 SCENARIOS = {
     "update": Scenario("good", (A, TRIAL), _update, staged=False),
     "trial": Scenario("good", (TRIAL,), lambda live: _watch_boot(live, TRIAL)),
-    "confirm": Scenario("good", (TRIAL, B), _confirm),
-    "crash": Scenario("crashes", (TRIAL, A), _ends(20)),
-    "deadline": Scenario("hangs", (TRIAL, A), _ends(60)),
-    "heap": Scenario("leaks", (TRIAL, A), _ends(60)),
-    "no-ack": Scenario("good", (TRIAL, A), _ends(60)),
-    "health": Scenario("good", (TRIAL, A), _told("slots.fault('health')")),
-    "power": Scenario("good", (TRIAL, A), _power),
-    "digest": Scenario("good", (A,), _decayed),
+    "confirm": Scenario("good", (TRIAL, B), _confirm, "confirmed ok"),
+    "crash": Scenario("crashes", (TRIAL, A), _ends(20), "rejected crash"),
+    "deadline": Scenario("hangs", (TRIAL, A), _ends(60), "rejected deadline"),
+    "heap": Scenario("hoards", (TRIAL, A), _ends(60), "rejected heap"),
+    "no-ack": Scenario("good", (TRIAL, A), _ends(60), "inconclusive no-ack"),
+    "health": Scenario("good", (TRIAL, A), _told("slots.fault('health')"), "rejected health"),
+    "power": Scenario("good", (TRIAL, A), _power, "inconclusive power"),
+    "digest": Scenario("good", (A,), _decayed, "inconclusive image-digest"),
 }
 
 
@@ -214,8 +227,13 @@ def _images() -> dict[str, bytes]:
         agent = firmware_dir() / "agent"
         found: dict[str, bytes] = {}
         with tempfile.TemporaryDirectory() as name:
-            for fault in FAULTS:
-                folder = overlay(Path(name, fault), agent, fault, table=0)
+            for fault in (*FAULTS, "hoards"):
+                folder = overlay(
+                    Path(name, fault), agent, fault if fault in FAULTS else "good", table=0
+                )
+                if fault == "hoards":
+                    with (folder / "agent" / "app.py").open("a") as app:
+                        app.write(_HOARDS)
                 out = build_image(
                     [agent, folder], {"period_ms": 1000}, Path(name, f"{fault}.romfs")
                 )
@@ -285,7 +303,7 @@ def _judge(order: Sequence[str], flash: tuple[object, ...], readings: Sequence[s
         return [came, f"{wrong[0]!r} came up"]
     if order.index(came[1]) < order.index(came[0]):
         return [came, "went back at the second boot"]
-    confirmed, floor = _state(flash)
+    confirmed, floor, _ = _state(flash)
     if came[1] != TRIAL and confirmed != came[1][0]:
         return [came, f"slot {confirmed} is confirmed"]
     if floor != _RELEASE_OF.get(confirmed):
@@ -293,8 +311,8 @@ def _judge(order: Sequence[str], flash: tuple[object, ...], readings: Sequence[s
     return [came, ""]
 
 
-def _state(flash: tuple[object, ...]) -> tuple[str, int]:
-    """Return the confirmed slot and the floor, as the firmware's own code reads them."""
+def _state(flash: tuple[object, ...]) -> tuple[str, int, str]:
+    """Return the confirmed slot, the floor and the last trial's outcome, by the board's code."""
     from tidemark.flash import Region
     from tidemark.journal import Journal
     from tidemark.slots import Slots
@@ -306,7 +324,8 @@ def _state(flash: tuple[object, ...]) -> tuple[str, int]:
     journal.recover()
     slots: Any = Slots(journal)
     slots.recover()
-    return ("ab"[slots.confirmed] if slots.confirmed in (0, 1) else "none"), slots.floor
+    confirmed = "ab"[slots.confirmed] if slots.confirmed in (0, 1) else "none"
+    return confirmed, slots.floor, " ".join(slots.last_trial[2:4]) if slots.last_trial else ""
 
 
 def play(name: str, every: int = 1) -> list[Cut]:
@@ -333,8 +352,11 @@ def play(name: str, every: int = 1) -> list[Cut]:
     live = Live(flash, cut)
     scenario.play(live)
     live.watched = False
+    outcome = _state(live.flash)[2]
     if live.violations:
         cuts.append(Cut(name, count, "", 0, "none", (), f"refused: {live.violations[0]}"))
+    if outcome != scenario.outcome:
+        cuts.append(Cut(name, count, "", 0, "none", (), f"the trial ended {outcome!r}"))
     return cuts
 
 

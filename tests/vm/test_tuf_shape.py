@@ -55,6 +55,10 @@ def test_malformed_metadata_has_a_code_and_changes_nothing():
     assert broken(lambda s: s.update({"_type": "snapshot"})) == "metadata-type"
     assert broken(lambda s: s.update({"spec_version": "2.0.0"})) == "spec-version"
     assert broken(lambda s: s.update({"expires": "tomorrow"})) == "metadata-time"
+    # Before any signature is checked: whoever serves the file can write this.
+    twenty = {"%d" % i: 1 for i in range(20)}
+    assert broken(lambda s: s.update({"expires": twenty})) == "metadata-time"
+    assert broken(lambda s: s.update({"issued": twenty})) == "metadata-time"
     bad_hash = {"snapshot.json": {"version": 1, "hashes": {"sha256": "00"}}}
     assert broken(lambda s: s.update({"meta": bad_hash})) == "metadata-shape"
     for data in (b"", b"{}", b"[]", b"null", b"{", b"\xff", b'{"signed":1,"signatures":[]}'):
@@ -99,6 +103,8 @@ def test_times_are_read_strictly():
         "",
         None,
         5,
+        ["2"] * 20,
+        {"%d" % i: 1 for i in range(20)},
     ):
         try:
             parse_time(text)

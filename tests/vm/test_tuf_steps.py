@@ -105,6 +105,35 @@ def test_wrong_length_is_refused_though_the_hash_is_not_there():
         assert Board(maker).refresh() == code
 
 
+def test_length_and_hashes_of_null_are_none_at_all():
+    maker = Maker()
+    timestamp = maker.make("timestamp")
+    timestamp["meta"]["snapshot.json"].update({"length": None, "hashes": None})
+    timestamp["version"] = 2
+    maker.sign("timestamp", timestamp)
+    assert Board(maker).refresh() == "ok"
+
+
+def test_stored_snapshot_that_has_expired_is_still_a_floor():
+    maker = Maker()
+    maker.with_hashes = False
+    maker.versions["canary"] = 2
+    maker.delegated.append("canary")
+    maker.expires["snapshot"] = "2027-01-16T00:00:00Z"
+    maker.publish("snapshot", "timestamp")
+    trusted = trusting(maker)
+    trusted.update_timestamp(maker.files["timestamp.json"])
+    stored = maker.files["2.snapshot.json"]
+    trusted.now = NOW + 86400
+    assert not trusted.update_snapshot(stored, True)
+    assert code_of(trusted.update_snapshot, stored) == "snapshot-expired"
+    # Whoever has the snapshot key signs an older role under the same version.
+    maker.expires["snapshot"] = "2027-06-01T00:00:00Z"
+    maker.versions["canary"] = 1
+    maker.publish("snapshot", bump=False)
+    assert code_of(trusted.update_snapshot, maker.files["2.snapshot.json"]) == "targets-rollback"
+
+
 class CutStore(MemoryStore):
     """Files that a cut meets before or after a change, or that it loses."""
 

@@ -79,6 +79,20 @@ def test_role_that_lists_another_image_under_the_owners_path_is_refused():
     assert rig.downloads() == []
 
 
+def test_role_can_not_lift_what_the_owner_says_of_his_image():
+    # The same image under the owner's path, but in other words.
+    for owner, role in (
+        ({"abort": True}, {}),
+        ({"cohort": 0}, {"cohort": 100}),
+        ({"cohort": 0, "attempt": 0}, {"attempt": 1}),
+    ):
+        rig = rig_with_role()
+        rig.offer(2, **owner)
+        canary(rig, 2, app_path(BOARD, 2), **role)
+        assert rig.run() == "not-delegated"
+        assert rig.downloads() == []
+
+
 def test_terminating_role_before_it_keeps_the_path():
     rig = Rig(CANARY)
     rig.maker.delegate("first", ["canary/*/app-2.romfs"])

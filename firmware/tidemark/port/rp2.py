@@ -19,12 +19,14 @@ _TIMERAWH = const(0x40054024)
 _WATCHDOG_CTRL = const(0x40058000)
 _WATCHDOG_REASON = const(0x40058008)
 _SCRATCH0 = const(0x4005800C)  # 4.7.6: survives resets, but for those of pin RUN and of power
+_SCRATCH4 = const(0x4005801C)
 _ROSC_RANDOMBIT = const(0x4006001C)
 _CHIP_RESET = const(0x40064008)
 
 _CTRL_ENABLE = const(0x40000000)
 _REASON_TIMER = const(1)
 _REASON_FORCE = const(2)
+_ARMED_BY_SDK = 0x6AB73121  # pico-sdk's watchdog_enable leaves it in SCRATCH4, the boot ROM not
 _HAD_POR = const(0x000100)
 _HAD_RUN = const(0x010000)
 _HAD_PSM_RESTART = const(0x100000)
@@ -177,7 +179,9 @@ def _read_cause():
         return "soft"
     reason = machine.mem32[_WATCHDOG_REASON]
     if reason & _REASON_TIMER:
-        return "watchdog"
+        # The boot ROM starts what came over USB by the watchdog's timer, and has cleared the
+        # marker before: a board that was flashed is not an image that hung.
+        return "watchdog" if machine.mem32[_SCRATCH4] == _ARMED_BY_SDK else "unknown"
     if reason & _REASON_FORCE:
         return "reset"
     # Pin RUN clears what a loss of power clears, and it is no deed of the image either.
@@ -186,8 +190,8 @@ def _read_cause():
 
 
 def reset_cause():
-    """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, or `power-on`
-    (a brownout and the RUN pin look the same)."""
+    """Return why this boot began: `watchdog`, `reset` (by the chip itself), `soft`, `power-on`
+    (a brownout and the RUN pin look the same), or `unknown` (by the boot ROM, after flashing)."""
     if "cause" not in _state:
         _state["cause"] = _read_cause()
     return _state["cause"]

@@ -215,8 +215,9 @@ class SerialBoard:
         self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
         return self._cuts.pop(0)
 
-    def read_flash(self, start: int, size: int) -> bytes:
-        """Return what the running firmware reads there; the board resets afterwards."""
+    def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
+        """Return what the running firmware reads there; the board resets afterwards, or stays
+        stopped under its lease."""
         content = bytearray(b"\xff" * size)
         with self.repl() as console:
             console.exec(_DUMP)
@@ -225,7 +226,8 @@ class SerialBoard:
                 count = min(_BLOCK, start + size - at)
                 said = console.exec(f"_block({at}, {count})").strip()
                 content[at - start : at - start + count] = remote.from_base64(said, count)
-            remote.resume(console)
+            if resume:
+                remote.resume(console)
         return bytes(content)
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:

@@ -46,6 +46,11 @@ def command(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json: b
         raise click.exceptions.Abort
 
 
+def plain(value: object) -> str:
+    """Return text that a board may have chosen, a host's name, as a terminal may see it."""
+    return str(value).encode("unicode_escape").decode("ascii")
+
+
 async def _run(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json: bool) -> bool:
     """Return whether Ctrl-C ended it."""
     stop = asyncio.Event()
@@ -64,7 +69,9 @@ async def _run(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json
         if as_json:
             click.echo(json.dumps({"event": event, **values}))
         else:
-            parts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items())
+            parts = ", ".join(
+                f"{key.replace('_', ' ')} {plain(value)}" for key, value in values.items()
+            )
             click.echo(f"{event}: {parts}" if parts else event)
 
     async with Bridge(port, allow, baud=baud, say=say) as bridge:

@@ -176,8 +176,9 @@ _PORTS = (
     "address when `tidemark virtual` switches it on"
 )
 _HINTS = {
-    "provisioned": "It has an owner already: erase its flash to give it another one.",
-    "state-lost": "Its journal is gone: erase its flash, then flash and provision it anew.",
+    "provisioned": "It has an owner already. To give it another one: tidemark flash --force.",
+    "state-lost": "Its journal is gone. To begin anew: tidemark flash --force.",
+    "journal-unborn": "Other firmware left something there: tidemark flash --force erases it.",
     "header-magic": "There is no image in slot A: flash a factory image first.",
     "not-a-target": "The image in slot A is not in the repository that this root signs.",
     "wrong-board": "Flash the factory image that was made for this board.",

@@ -28,6 +28,7 @@ from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
+from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found, PortInfo
 from tidemark_host.hil.power import Command, uhubctl
 from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
@@ -134,8 +135,10 @@ def _power(where: str, value: object) -> Command | None:
 
 
 def _words(value: object) -> tuple[str, ...]:
+    """Return a program and its arguments, () for anything that is not a list of texts."""
     words = cast("list[object]", value if isinstance(value, list) else [])
-    return tuple(word for word in words if isinstance(word, str)) if all(words) else ()
+    texts = tuple(word for word in words if isinstance(word, str))
+    return texts if len(texts) == len(words) and all(texts[:1]) else ()
 
 
 # -- a board in hand ------------------------------------------------------------------------------
@@ -153,6 +156,7 @@ class SerialTarget:
         self.name = place.nickname
         self.definition: Definition = load_board(BOARDS / place.board / "board.toml")
         self.abilities = frozenset({POWER, CUT}) if place.power else frozenset[str]()
+        self._trouble = ""  # with its switch
 
     def lacks(self, ability: str) -> str:
         if ability in (POWER, CUT):
@@ -163,15 +167,32 @@ class SerialTarget:
 
     @property
     def here(self) -> bool:
-        """Whether its console is plugged in, or can be switched on."""
+        """Whether its console is plugged in, and on."""
         return bool(port_of(self.place.serial))
+
+    def wake(self) -> bool:
+        """Return whether it is here with its switch on: a run that ended early left it off."""
+        if not self.here and self.place.power:
+            try:
+                self.place.power.on()
+            except BoardError as error:
+                self._trouble = f", {error}"
+                return False
+            self._wait()
+        return self.here
+
+    def _wait(self) -> None:
+        """Wait for its port: a board that starts is away for a moment."""
+        end = time.monotonic() + BACK_S
+        while not self.here and time.monotonic() < end:
+            time.sleep(0.1)
 
     def describe(self) -> str:
         """Return one line for people."""
         place = self.place
         port = port_of(place.serial)
         power = f"power by {place.power}" if place.power else "no power switch: reset instead"
-        where = f"at {port}, {power}" if port else "absent"
+        where = f"at {port}, {power}" if port else f"absent{self._trouble}"
         return f"{place.nickname} ({place.board}, {place.serial}): {where}"
 
     def runtime(self) -> bytes:
@@ -191,10 +212,7 @@ class SerialTarget:
         place = self.place
         if place.power and not self.here:
             place.power.on()
-        # A board that resets is away for a moment.
-        end = time.monotonic() + BACK_S
-        while not self.here and time.monotonic() < end:
-            time.sleep(0.1)
+        self._wait()
         return SerialBoard(
             lambda: port_of(place.serial),
             baud=place.baud,
@@ -239,15 +257,17 @@ class ToolFlasher:
                 if not parts:
                     remote.resume(console)
                     return
+                wanted = flashing.Image(self._definition, parts)
                 if self._definition.chip.port != "esp32":
+                    if refusal := flashing.other_drive(wanted, bench):
+                        raise refusal
                     remote.enter_bootloader(console)
-            wanted = flashing.Image(self._definition, parts)
             if self._definition.chip.port == "esp32":
                 with board.released():
                     flashing.flash_esp32(Found(board.port, self._serial), wanted, bench)
             else:
                 flashing.flash_drive(wanted, bench)
-        except (flashing.FlashingError, OSError) as error:
+        except (flashing.FlashingError, DriveError, OSError) as error:
             raise BoardError("flasher", str(error)) from error
 
     def _differing(self, console: Repl, image: bytes) -> dict[int, bytes]:
@@ -256,12 +276,22 @@ class ToolFlasher:
         parts: dict[int, bytes] = {}
         for region in self._definition.regions.values():
             content = image[region.offset : region.end]
-            if remote.digest(console, [(region.offset, region.size)]) != bytes_digest(content):
+            if _held(console, region.offset, region.size) != bytes_digest(content):
                 parts |= {
                     region.offset + at: content[at : at + sector]
                     for at in range(0, region.size, sector)
                 }
         return parts
+
+
+def _held(console: Repl, offset: int, size: int) -> str:
+    """Return the digest of what a board holds, "" for one that runs nothing of ours."""
+    try:
+        return remote.digest(console, [(offset, size)])
+    except BoardError as error:
+        if error.code != "exec":
+            raise
+        return ""
 
 
 def machine() -> flashing.Bench:
@@ -281,9 +311,13 @@ def port_of(serial: str) -> str:
 
 
 def keep(board: SerialBoard, definition: Definition) -> bytes:
-    """Return all that a board's flash holds; b"" for one that runs nothing of ours."""
+    """Return all that a board's flash holds; b"" for one that runs nothing of ours.
+
+    The board stays stopped, under its lease: had it used its counter after this, the flash that is
+    written back would issue the same values again (I1).
+    """
     try:
-        return board.read_flash(0, definition.flash_size)
+        return board.read_flash(0, definition.flash_size, resume=False)
     except BoardError as error:
         if error.code != "exec":
             raise

@@ -37,6 +37,7 @@ T = TypeVar("T")
 _KINDS = ("virtual", "emulated", "serial")
 _TEST_S = 120  # a test's time on the virtual board
 _targets = pytest.StashKey[list[Target]]()
+_desk = pytest.StashKey[list[SerialTarget]]()
 _site = pytest.StashKey[Site]()
 
 
@@ -72,14 +73,25 @@ def _find(config: pytest.Config) -> list[Target]:
     if kind == "virtual":
         return [VirtualTarget()]
     if kind == "emulated":
-        return [EmulatedTarget(name or "TIDEMARK_PICO")]
-    return [target for target in _on_desk(config) if target.here]
+        try:
+            return [EmulatedTarget(name or "TIDEMARK_PICO")]
+        except BoardError as error:
+            raise pytest.UsageError(str(error)) from error
+    return [target for target in _on_desk(config) if target.wake()]
 
 
 def _on_desk(config: pytest.Config) -> list[SerialTarget]:
     """Return the boards of bench.toml that are meant, here or not. Raises UsageError."""
+    if _desk not in config.stash:
+        config.stash[_desk] = _meant(config)
+    return config.stash[_desk]
+
+
+def _meant(config: pytest.Config) -> list[SerialTarget]:
     path = config.getoption("--bench") or places.default_path()
     name = config.getoption("--board-name")
+    if config.getoption("--bench") and not path.is_file():
+        raise pytest.UsageError(f"there is no {path}")
     try:
         found = places.read(path)
     except places.PlaceError as error:
@@ -93,6 +105,7 @@ def _on_desk(config: pytest.Config) -> list[SerialTarget]:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if config.getoption("--board") != "serial":
         return []
+    targets_of(config)  # one that a switch had off is on from here
     return [f"bench: {target.describe()}" for target in _on_desk(config)]
 
 
@@ -158,12 +171,15 @@ def held(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     with target.open(folder) as board:
         print(f"{target.name}: recovered by its {places.recover(board)}")
         found = places.keep(board, target.definition) if target.place.restore else b""
+    if target.place.restore and not found:
+        print(f"{target.name}: runs nothing of ours, and will not be left as it was found")
     yield target
-    if found:
-        with target.open(folder) as board:
+    with target.open(folder) as board:
+        if found:
             places.recover(board)
             board.flash(found)
-            board.power_on()
+        board.power_on()
+    if found:
         print(f"{target.name}: flashed with what it was found with")
 
 
