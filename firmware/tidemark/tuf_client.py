@@ -64,8 +64,8 @@ class Client:
         yield from self._refresh_timestamp(trusted, scope)
         yield from self._refresh_snapshot(trusted, scope)
         yield from self._refresh_targets(trusted, "targets", None)
-        # Not beyond this run's time: else whoever had the targets key for a day could move the floor
-        # past all that will ever be signed, and no new key would bring it back.
+        # Not beyond this run's time: else whoever had the targets key for a day could move the
+        # floor past all that will ever be signed, and no new key would bring it back.
         self._raise_time(trusted.targets["targets"], trusted.now)
 
     def load_stored(self):
