@@ -64,7 +64,9 @@ class Client:
         yield from self._refresh_timestamp(trusted, scope)
         yield from self._refresh_snapshot(trusted, scope)
         yield from self._refresh_targets(trusted, "targets", None)
-        self._raise_time(trusted.targets["targets"])
+        # Not beyond this run's time: else whoever had the targets key for a day could move the
+        # floor past all that will ever be signed, and no new key would bring it back.
+        self._raise_time(trusted.targets["targets"], trusted.now)
 
     def load_stored(self):
         """Verifies the stored files alone, without network: for provisioning, where the factory's
@@ -142,9 +144,13 @@ class Client:
         if trusted.root.version < marked:
             raise TrustError("root-rollback", "the chain ends below the mark")
 
-    def _raise_time(self, metadata):
+    def _raise_time(self, metadata, latest=None):
         issued = metadata.issued
-        if issued is not None and issued > self.time_floor:
+        if issued is None:
+            return
+        if latest is not None:
+            issued = min(issued, latest)
+        if issued > self.time_floor:
             self._raise_mark("time", issued)
 
     # -- the other roles

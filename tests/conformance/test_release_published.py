@@ -38,11 +38,11 @@ def url(repository: Repository) -> Generator[str]:
         yield address
 
 
-@pytest.mark.parametrize("target", [app_path("VIRTUAL", 1), CANARY], ids=["fleet", "cohort"])
+@pytest.mark.parametrize("path", [app_path("VIRTUAL", 1), CANARY], ids=["fleet", "cohort"])
 def test_release_is_found_and_fetched_from_any_web_server(
-    repository: Repository, first: bytes, url: str, tmp_path: Path, target: str
+    repository: Repository, first: bytes, url: str, tmp_path: Path, path: str
 ) -> None:
-    both_clients_take(tmp_path, url, first, target, root=1)
+    both_clients_take(tmp_path, url, first, path, root=1)
 
 
 def test_every_rotation_is_followed_from_the_first_root(

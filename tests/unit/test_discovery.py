@@ -42,9 +42,9 @@ def code(target: str, ports: list[Port] = PORTS, **options: bool) -> str:
     return caught.value.code
 
 
-@pytest.mark.parametrize("target", ["greenhouse", "E660AAAA", "/dev/ttyACM0"])
-def test_board_is_found_by_each_of_its_names(target: str) -> None:
-    found = find(target, PORTS, NAMES)
+@pytest.mark.parametrize("name", ["greenhouse", "E660AAAA", "/dev/ttyACM0"])
+def test_board_is_found_by_each_of_its_names(name: str) -> None:
+    found = find(name, PORTS, NAMES)
     assert (found.port, found.serial) == ("/dev/ttyACM0", "E660AAAA")
     assert (found.nickname, found.board) == ("greenhouse", "TIDEMARK_PICO")
 

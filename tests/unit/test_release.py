@@ -226,6 +226,33 @@ def test_rotated_key_no_longer_signs(repository: Repository) -> None:
     assert not set(old) & set(metadata.signatures)
 
 
+def test_words_that_nobody_signed_are_never_signed_with_the_rest(repository: Repository) -> None:
+    repository.add(IMAGE, board="VIRTUAL", version="1.0.0", check_image=False)
+    repository.publish()
+    for role in ("targets", "snapshot", "root", "timestamp"):
+        path = repository.path(role)
+        data = path.read_bytes()
+        changed = json.loads(data)
+        changed["signed"]["x-note"] = "from whoever can write to the web server's folder"
+        path.write_text(json.dumps(changed))
+        with refused("repository-changed"):
+            Repository.open(repository.folder, repository.keys, now=NOW)
+        path.write_bytes(data)
+    Repository.open(repository.folder, repository.keys, now=NOW).publish()
+
+
+def test_root_that_the_former_one_did_not_sign_is_not_built_upon(
+    repository: Repository, tmp_path: Path
+) -> None:
+    other = Repository.create(tmp_path / "other", KeyStore.create(tmp_path / "thief"), now=NOW)
+    other.publish(refresh=["root"])
+    for path in other.metadata_dir.iterdir():
+        if path.name != "1.root.json":
+            (repository.metadata_dir / path.name).write_bytes(path.read_bytes())
+    with refused("repository-changed"):
+        Repository.open(repository.folder, repository.keys, now=NOW)
+
+
 def test_status_tells_what_is_left(repository: Repository) -> None:
     rows = {row.role: row for row in repository.status()}
     assert rows["timestamp"].left == timedelta(days=7)

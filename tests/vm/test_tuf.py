@@ -2,7 +2,7 @@
 
 import hashlib
 
-from tuf_maker import LONG_AGO, NOW, Board, Maker, key, refused
+from tuf_maker import EXPIRES, LONG_AGO, NOW, Board, Maker, key, refused
 
 from tidemark import canonjson
 from tidemark.errors import TrustError
@@ -421,10 +421,26 @@ def test_clock_that_is_turned_back_meets_the_floor_of_time():
     maker.extra["targets"] = {"issued": "2027-05-01T00:00:00Z"}
     maker.publish("targets", "snapshot", "timestamp")
     board = Board(maker)
-    assert board.refresh() == "ok"
+    assert board.refresh(parse_time("2027-05-02T00:00:00Z")) == "ok"
+    assert board.journal.mark("time")[0] == parse_time("2027-05-01T00:00:00Z")
     maker.expires["timestamp"] = "2027-04-30T00:00:00Z"
     maker.publish("timestamp")
     assert board.refresh(NOW) == "timestamp-expired"
+
+
+def test_stolen_targets_key_can_not_move_the_floor_of_time_ahead():
+    maker = Maker()
+    board = Board(maker)
+    maker.extra["targets"] = {"issued": "9999-01-01T00:00:00Z"}
+    maker.expires["targets"] = "9999-12-31T00:00:00Z"
+    maker.publish("targets", "snapshot", "timestamp")
+    assert board.refresh() == "ok"
+    assert board.journal.mark("time")[0] == NOW
+    maker.rotate("targets", "fresh")
+    maker.extra["targets"] = {}
+    maker.expires["targets"] = EXPIRES
+    maker.publish("targets", "snapshot", "timestamp")
+    assert board.refresh() == "ok"
 
 
 def test_factory_metadata_verifies_without_network_and_time():

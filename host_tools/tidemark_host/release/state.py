@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, cast
 
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Role, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
@@ -39,7 +40,9 @@ class State:
         lifetimes: Lifetimes | None = None,
         now: datetime | None = None,
     ) -> Self:
-        """Open a repository that `create` made. Raises ReleaseError `no-repository`."""
+        """Open a repository that `create` made. Raises ReleaseError: `no-repository`,
+        `repository-changed`.
+        """
         repository = cls(folder, keys, lifetimes or Lifetimes(), now)
         repository._metadata = repository._published()
         return repository
@@ -52,10 +55,35 @@ class State:
         for role in delegations.names(found["targets"].signed):
             if f"{role}.json" in found["snapshot"].signed.meta:
                 found[role] = self._read(role)
+        self._check_signed(found)
         return found
 
+    def _check_signed(self, found: delegations.Published) -> None:
+        """Raises ReleaseError `repository-changed` for a file that its keys did not sign.
+
+        What is read here gets signed again: whoever can write to the web server's folder must not
+        have his words signed with it.
+        """
+        root, targets = found["root"].signed, found["targets"].signed
+        checks = [(role, delegations.delegator(root, targets, role)) for role in found]
+        former = self.metadata_dir / f"{root.version - 1}.root.json"
+        if former.is_file():
+            checks.append(("root", self._load(former).signed))
+        for role, who in checks:
+            metadata = found[role]
+            try:
+                who.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            except UnsignedMetadataError as error:
+                raise ReleaseError(
+                    "repository-changed",
+                    f"{self.path(role)} is not signed by its keys",
+                    "somebody changed it: put it back from a backup, and look who can write there",
+                ) from error
+
     def _read(self, role: str) -> Metadata[Any]:
-        path = self.path(role)
+        return self._load(self.path(role))
+
+    def _load(self, path: Path) -> Metadata[Any]:
         try:
             return Metadata[Any].from_bytes(path.read_bytes())
         except OSError as error:
