@@ -41,8 +41,8 @@ def boot():
 
 
 def _mount_files(base):
-    """Mounts the littlefs of files that may be lost at /; formats it when it does not mount (and
-    says so)."""
+    """Mounts the littlefs of files that may be lost at /; formats it when it does not mount, does
+    without when that fails, and says so."""
     import vfs
 
     from tidemark.flash import BlockDevice
@@ -54,10 +54,16 @@ def _mount_files(base):
         pass  # nothing was mounted by the platform
     try:
         vfs.mount(vfs.VfsLfs2(device, progsize=base.board.PAGE), "/")
+        return
     except OSError:
+        pass
+    try:
         vfs.VfsLfs2.mkfs(device, progsize=base.board.PAGE)
         vfs.mount(vfs.VfsLfs2(device, progsize=base.board.PAGE), "/")
         base.record("vfs-format", "")
+    except OSError:
+        # A region that is worn out: what needs files fails by itself, the boot goes on.
+        base.record("vfs-lost", "")
 
 
 def run():

@@ -114,6 +114,7 @@ def make_firmware(name: str, release: Path | None = None, index: int | None = No
         raise ToolchainError("no-build", f"there is no build for the port {board.chip.port} yet")
     if board.chip.port == "rp2":
         rp2.need_radio(board)
+        rp2.need_port(board)
     out = REPO / "build" / name
     signed = named_release(board, release, index) if release else development_release(board, out)
     # Before the compiler: what does not fit a slot or the filesystem is refused here.

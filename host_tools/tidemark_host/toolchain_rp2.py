@@ -36,6 +36,7 @@ _CROSS = "arm-none-eabi-"
 _FACTS = "facts.json"
 _SOURCE_RECIPE = "2"
 _RECIPE = "4"
+_PORTED = ("rp2040",)  # chips whose registers firmware/tidemark/port/rp2.py has
 # What a radio needs of MicroPython's tree, by its driver's name in board.toml.
 _RADIO_PARTS = {"cyw43": ("lib/cyw43-driver/src/cyw43.h", "lib/lwip/src/include/lwip/opt.h")}
 
@@ -64,12 +65,14 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     """Return the image of `board` for the firmware as it is now; build it when there is none.
 
     Raises ToolchainError: `firmware-size`, `firmware-heap` for an image against the limits of
-    board.toml; `radio-driver` for a board whose radio needs MICROPY_DIR; and others with the last
-    lines of what failed. Safe to call from several processes at once.
+    board.toml; `radio-driver` for a board whose radio needs MICROPY_DIR; `port-chip` for a chip
+    that the port does not know; and others with the last lines of what failed. Safe to call from
+    several processes at once.
     """
     folder = REPO / "boards" / board
     described = build.board_of(board)
     need_radio(described)
+    need_port(described)
     sources = build.firmware_dir()
     tree = source_tree()
     _need_cross_compiler()
@@ -104,6 +107,7 @@ def built_twice(board: str, mpy_cross: Path, umqtt: Path) -> tuple[str, str]:
     folder = REPO / "boards" / board
     described = build.board_of(board)
     need_radio(described)
+    need_port(described)
     tree = source_tree()
     _need_cross_compiler()
     sources = build.firmware_dir()
@@ -137,6 +141,20 @@ def need_radio(board: Board) -> None:
         f"git checkout of MicroPython {build.MICROPYTHON}, after `make -C ports/rp2 "
         f"BOARD=RPI_PICO{'2' if board.chip.name == 'rp2350' else ''}_W submodules` there",
     )
+
+
+def need_port(board: Board) -> None:
+    """Raise ToolchainError `port-chip` for a chip whose registers the port does not know.
+
+    It writes to them by address: where the RP2040 has its watchdog the RP2350 has the PLL of USB.
+    """
+    if board.chip.name not in _PORTED:
+        known = " and ".join(_PORTED)
+        raise ToolchainError(
+            "port-chip",
+            f"firmware/tidemark/port/rp2.py has the register addresses of the {known} only, and "
+            f"{board.name} is an {board.chip.name.upper()}: add and try them before it is built",
+        )
 
 
 def _key(folder: Path, board: Board, sources: Path, tree: Path, umqtt: Path) -> str:

@@ -259,6 +259,17 @@ power = {{ on = ["touch", "{switch}"], off = ["rm", "{switch}"] }}
     assert "absent, power: no-such-relay" in nowhere.describe()
 
 
+def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> None:
+    place = dataclasses.replace(
+        places.read(write(tmp_path, BENCH))[0], power=Command(("true",), ("no-such-relay",), 0)
+    )
+    with places.SerialTarget(place).open(tmp_path) as board:
+        board.cut_at(1)
+        with pytest.raises(BoardError) as failed:
+            board.wait_cut()
+    assert failed.value.code == "power"
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

@@ -119,6 +119,16 @@ def test_radio_board_is_refused_before_anything_is_fetched_or_built(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_image_is_built_only_for_a_chip_whose_registers_the_port_has() -> None:
+    for board in RP2:
+        if board.chip.name == "rp2040":
+            toolchain_rp2.need_port(board)
+            continue
+        with pytest.raises(ToolchainError, match="RP2350") as caught:
+            toolchain_rp2.need_port(board)
+        assert caught.value.code == "port-chip"
+
+
 def test_native_modules_are_compiled_for_the_processor_of_each_chip() -> None:
     # The byte behind the version: architecture, as py/persistentcode.h numbers them.
     for chip, number in (("rp2040", 4), ("rp2350", 7)):

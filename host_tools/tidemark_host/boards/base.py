@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 # Codes of what the host side could not do: they say nothing about the board's firmware.
-INFRASTRUCTURE = frozenset({"absent", "busy", "closed", "flasher", "port", "power", "runtime"})
+INFRASTRUCTURE = frozenset(
+    {"absent", "busy", "closed", "flasher", "port", "power", "runtime", "service"}
+)
 
 
 class BoardError(Exception):

@@ -110,7 +110,7 @@ class SerialBoard:
         self._gone = False  # the port went away by itself, as it does when the board starts
         self._told = False  # such a start was noted, and may be told as well
         self._timer: threading.Timer | None = None
-        self._cuts: list[Cut] = []
+        self._cuts: list[Cut | BoardError] = []  # a switch that failed has cut nothing
         self._service = Service("serial-board", self._turn)
         self._console = Console(self._service.selector)
         ours, self._end = socket.socketpair()
@@ -200,10 +200,12 @@ class SerialBoard:
         self._cancel_cut()
 
         def cut() -> None:
-            with contextlib.suppress(BoardError):
+            try:
                 self.power_off()
-            operation = Operation(time.monotonic(), "unknown", 0, 0)
-            self._cuts.append(Cut(time.monotonic(), operation, "timed"))
+                operation = Operation(time.monotonic(), "unknown", 0, 0)
+                self._cuts.append(Cut(time.monotonic(), operation, "timed"))
+            except BoardError as error:
+                self._cuts.append(error)
             self._service.notify()
 
         self._timer = threading.Timer(n * _CUT_S, cut)
@@ -211,9 +213,13 @@ class SerialBoard:
         self._timer.start()
 
     def wait_cut(self, timeout: float = 10.0) -> Cut:
-        """Return the oldest cut not yet returned. Raises BoardTimeout."""
+        """Return the oldest cut not yet returned. Raises BoardTimeout; BoardError `power` where
+        the switch failed."""
         self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
-        return self._cuts.pop(0)
+        cut = self._cuts.pop(0)
+        if isinstance(cut, BoardError):
+            raise cut
+        return cut
 
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the running firmware reads there; the board resets afterwards, or stays
