@@ -8,14 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from tidemark_host import provision, remote, toolchain_build
+from tidemark_host.boards.emulated_board import EmulatedBoard
 from tidemark_host.cli.evidence import command as evidence
 from tidemark_host.firmware import make_firmware
 from tidemark_host.flashing import read_image
 from tidemark_host.release import KeyStore, Repository
 from tidemark_host.toolchain_cache import REPO
-
-# Comes with the port to the RP2040, without which the image has no stage 0.
-emulated_board = pytest.importorskip("tidemark_host.boards.emulated_board")
 
 BOARD = "TIDEMARK_PICO"
 LINK = provision.LinkSettings("127.0.0.1", 1, "http://127.0.0.1:1/m/", "http://127.0.0.1:1/t/")
@@ -30,7 +28,7 @@ def test_flashed_board_works_at_once_and_tells_what_happened_to_it() -> None:
     for offset, content in image.parts.items():
         flash[offset : offset + len(content)] = content
     repository = Repository.open(report.signed.repository, KeyStore(Path("no-keys")))
-    with emulated_board.EmulatedBoard() as pico:
+    with EmulatedBoard() as pico:
         pico.flash(bytes(flash))
         pico.power_on()
         pico.serial_log.wait_for("not provisioned", 60)
