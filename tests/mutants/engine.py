@@ -24,6 +24,8 @@ HOST = REPO / "host_tools"
 LIST = Path(__file__).with_name("mutants.toml")
 # Below the outer test's limit: a mutant that hangs is one that its test has to bound.
 LIMIT_S = 100
+# Of those that build an image of their own and run it in the emulator.
+EMULATED_LIMIT_S = 360
 _ID = re.compile(r"^I(?:[1-9]|1[01])-[a-z0-9-]+$")
 # A mutant that is merely misspelt fails with one of these.
 _NO_PROOF = re.compile(r"(ImportError|ModuleNotFoundError|NameError|SyntaxError)\b")
@@ -53,6 +55,11 @@ class Mutant:
     def is_host(self) -> bool:
         """Whether the rule is one of the host's, not the firmware's."""
         return self.file.startswith("host_tools/")
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its tests run on the emulated Pico."""
+        return any("emulated" in test for test in self.tests)
 
     @property
     def invariant(self) -> str:
@@ -130,7 +137,7 @@ def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=LIMIT_S,
+                timeout=EMULATED_LIMIT_S if mutant.is_emulated else LIMIT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:

@@ -15,10 +15,6 @@ MUTANTS = engine.load()
 COVERED = ("I1", "I2", "I3", "I4", "I5", "I7", "I9")
 
 
-def _is_emulated(mutant: Mutant) -> bool:
-    return any("emulated" in test for test in mutant.tests)
-
-
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -26,14 +22,14 @@ def _is_emulated(mutant: Mutant) -> bool:
         pytest.param(
             mutant,
             id=mutant.id,
-            marks=[pytest.mark.xdist_group("emulated")] if _is_emulated(mutant) else [],
+            marks=[pytest.mark.xdist_group("emulated")] if mutant.is_emulated else [],
         )
         for mutant in MUTANTS
     ],
 )
-@pytest.mark.timeout(2 * engine.LIMIT_S + 420)
+@pytest.mark.timeout(2 * engine.EMULATED_LIMIT_S + 420)
 def test_removed_rule_is_noticed(mutant: Mutant) -> None:
-    if _is_emulated(mutant):
+    if mutant.is_emulated:
         # What every image has in common may take minutes to compile: not the mutant's.
         toolchain.firmware("TIDEMARK_PICO")
     engine.check(mutant)
