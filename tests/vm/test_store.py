@@ -6,7 +6,8 @@ from tidemark import store
 from tidemark.errors import StateError
 from tidemark.store import Files
 
-_FOLDER = "/tmp/tidemark-store-test"
+# Of this run alone: the other interpreter may be at the same tests.
+_FOLDER = "/tmp/tidemark-store-" + "".join(["%02x" % byte for byte in os.urandom(6)])
 
 
 class Cut(Exception):
