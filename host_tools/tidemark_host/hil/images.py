@@ -58,8 +58,8 @@ def tasks(base, _tasks=tasks):
 
     def keep():
         gc.collect()
-        if gc.mem_free() > base.board.HEAP_FLOOR // 2:
-            history.append(bytearray(2048))  # "we may want to look at it later"
+        if gc.mem_free() > base.board.HEAP_FLOOR - 4096:
+            history.append(bytearray(8192))  # "we may want to look at it later"
 
     return _tasks(base) + [Task("history", keep, 1, 60000)]
 """
