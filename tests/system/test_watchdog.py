@@ -62,10 +62,9 @@ async def test_every_reset_leaves_its_record_in_an_unbroken_chain(site: Site) ->
         range(events[0].number, events[-1].number + 1)
     )
     assert all(event.chained for event in events)
-    assert causes_since(site, last) == [
-        "reset",
-        "watchdog",
-        "power-on" if how == "power" else "reset",
-    ]
+    pin, *others = causes_since(site, last)
+    # A pin that clears all registers too, as the RP2040's RUN, can't be told from the supply.
+    assert pin in ("reset", "power-on")
+    assert others == ["watchdog", "power-on" if how == "power" else pin]
     # What the board says of its ring is what the flash holds, give or take what came since.
     assert events[0].number <= claims["evidence-head"][0] <= events[-1].number
