@@ -158,6 +158,10 @@ class NorFlash:
         self._cut_bytes = count
         self._cut_mask = mask
 
+    def set_weak(self, weak: bool) -> None:
+        """Have interrupted operations leave weak cells from now on, or firm ones."""
+        self._with_weak = weak
+
     def no_cut(self) -> None:
         """Forget the planned cut."""
         self._cut_at = -1

@@ -1,0 +1,292 @@
+"""What a board lives through while its power fails: each scenario drives it to its end.
+
+`prepare` sets the stage without cuts. `drive` switches on and does what board and operator do; it
+is called again, from the start, after each loss of power, and returns when the end is reached.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.powercut.oracle import Broken
+from tests.powercut.world import READINGS, Setting, World
+from tidemark_host.boards.nor import NorFlash
+from tidemark_host.release import KeyStore, Repository
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`says`: one line for people. `short`: cuts in the recovery from each cut are tried, too."""
+
+    says: str
+    prepare: Callable[[World], None]
+    drive: Callable[[World], None]
+    short: bool = False
+
+
+# -- ends ---------------------------------------------------------------------------------------
+
+
+def _reported(release: int) -> Callable[[World], bool]:
+    """The gateway acknowledged a report of a boot of this release, outside a trial, and all
+    readings that the flash held have arrived."""
+
+    def goal(world: World) -> bool:
+        banner = world.banner
+        if not banner or banner.release != release or banner.mode != "normal":
+            return False
+        return bool(world.told) and not world.oracle.owed and world.told[1003] == release
+
+    return goal
+
+
+def _runs(release: int) -> Callable[[World], None]:
+    def drive(world: World) -> None:
+        world.power_on()
+        world.run(_reported(release), f"release {release} reports, confirmed")
+
+    return drive
+
+
+# -- first life ---------------------------------------------------------------------------------
+
+
+def _factory(world: World) -> None:
+    world.life.load(world.setting.factory)
+
+
+def _birth(world: World) -> None:
+    world.power_on()
+    world.begin()
+
+
+def _provision(world: World) -> None:
+    world.power_on()
+    world.run(lambda w: w.banner is not None or b"not provisioned" in w.life.said, "a boot")
+    if world.banner is None:
+        world.begin()
+        world.finish()
+        world.exec("provision.leave()")
+    world.run(_reported(1), "the provisioned board reports")
+
+
+def provisioned(world: World) -> None:
+    """A board that runs release 1, has said so, and is switched off."""
+    _factory(world)
+    _provision(world)
+    world.power_off()
+    world.oracle.confirmed = 1
+
+
+# -- state --------------------------------------------------------------------------------------
+
+
+def _region(world: World, name: str) -> tuple[Any, Any]:
+    """Return (Region, place) over the living flash, for the firmware's own code."""
+    from tidemark.flash import Region
+
+    part = world.board.regions[name]
+    content = bytearray(world.life.content)
+    nor = NorFlash(content)
+    return Region(nor, part.offset, part.size), content
+
+
+def _old_counter(world: World) -> None:
+    """A counter whose next record is the first of a sector that holds old ones."""
+    from tidemark.counter import Counter
+
+    provisioned(world)
+    region, content = _region(world, "counter")
+    slots = region.size // 16
+    while True:
+        counter = Counter(region)
+        epoch = counter.recover()
+        if epoch and epoch % (slots // 2) == 0 and epoch > slots:
+            break
+        counter.open_epoch()
+    world.life.load(bytes(content))
+
+
+def _full_journal(world: World) -> None:
+    """A journal whose unit is full but for a few blocks: the boot changes to the other one."""
+    from tidemark import cbor
+    from tidemark.journal import Journal
+
+    provisioned(world)
+    region, content = _region(world, "journal")
+    journal = Journal(region)
+    journal.recover()
+    before = bytes(content)
+    generation = journal._generation
+    age = 0
+    while journal._generation == generation:
+        before = bytes(content)
+        age += 1
+        journal.put("download", cbor.encode([bytes(32), 1, 0, 1, age]))
+    world.life.load(before)
+
+
+def _full_evidence(world: World) -> None:
+    """An evidence ring whose next records begin a sector that holds old ones."""
+    from tidemark.evidence import SYSTEM, Evidence
+
+    provisioned(world)
+    region, content = _region(world, "evidence")
+    evidence = Evidence(region)
+    evidence.recover()
+    slots = region.size // 64
+    while evidence.head()[0] < 2 * slots or evidence.head()[0] % (slots // 2) != slots // 2 - 1:
+        evidence.add("filler", b"", SYSTEM)
+    world.life.load(bytes(content))
+
+
+def _lost(world: World) -> None:
+    """The journal's region was erased: the board must not go on as if nothing had happened."""
+    provisioned(world)
+    part = world.board.regions["journal"]
+    content = bytearray(world.life.content)
+    content[part.offset : part.end] = b"\xff" * part.size
+    world.life.load(bytes(content))
+    world.lost = True
+
+
+def _safe_then_anew(world: World) -> None:
+    """Nothing is sent until an operator flashes the board anew and gives it a new key."""
+    if world.lost:
+        said = world.oracle.messages
+        world.power_on()
+        world.run(lambda w: w.banner is not None, "safe mode")
+        if world.banner and world.banner.mode != "safe":
+            raise Broken("I1", f"state was lost, the board came up as {world.banner}")
+        start = world.life.now
+        world.run(lambda w: w.life.now > start + 20_000, "twenty seconds")
+        if world.oracle.messages != said:
+            raise Broken("I1", "a board that lost its state sent a message")
+        world.power_off()
+        _factory(world)
+        world.oracle.anew()
+        world.lost = False
+    _provision(world)
+
+
+# -- readings -----------------------------------------------------------------------------------
+
+
+def _reads(world: World) -> None:
+    """A board with three readings of an earlier boot that nobody has acknowledged."""
+    _running(world, "reads")
+    world.deaf = lambda _world: True
+    world.power_on()
+    world.run(lambda w: len(_waiting(w)) >= 3, "three readings stored")
+    world.power_off()
+    world.deaf = lambda _world: False
+
+
+def _waiting(world: World) -> list[tuple[int, int]]:
+    state = world.state()
+    return state.waiting if state else []
+
+
+def _all_readings(world: World) -> None:
+    world.power_on()
+
+    def goal(w: World) -> bool:
+        if not w.told or w.oracle.owed:
+            return False
+        mine = [key for key in w.oracle.upstream if key[1] == "reading" and key[2] == w.oracle.epoch]
+        return len(mine) == READINGS and not _waiting(w)
+
+    world.run(goal, "all readings arrive")
+
+
+# -- releases -----------------------------------------------------------------------------------
+
+
+def publish(setting: Setting) -> None:
+    """Make the update repositories of the scenarios, once."""
+    keys = KeyStore(setting.folder / "keys")
+    for name, image in setting.images.items():
+        if name == "first":
+            continue
+        target = setting.mirror(name)
+        shutil.copytree(setting.mirror("first"), target)
+        repository = Repository.open(target, keys)
+        repository.add(image, board=setting.board.name, version="2.0.0")
+        if name == "good":
+            repository.rotate("timestamp")
+        repository.publish()
+
+
+def _offered(image: str) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        provisioned(world)
+        world.network.mirror = world.setting.mirror(image)
+
+    return prepare
+
+
+def _staged(image: str) -> Callable[[World], None]:
+    """A board that has release 2 in slot B, staged, and is switched off."""
+
+    def prepare(world: World) -> None:
+        _offered(image)(world)
+        world.power_on()
+        world.run(lambda w: len(w.restarts) > 1 and w.restarts[-1] == "reset" and
+                  w.life.marker != 0 and not w.banner, "the reset into the trial")
+        world.power_off()
+
+    return prepare
+
+
+def _running(world: World, image: str) -> None:
+    """A board that runs release 2."""
+    _offered(image)(world)
+    _runs(2)(world)
+    world.power_off()
+
+
+def _ends(release: int, outcome: str) -> Callable[[World], None]:
+    """The trial of release 2 ends, and `release` reports it."""
+
+    def drive(world: World) -> None:
+        world.power_on()
+
+        def goal(w: World) -> bool:
+            if not _reported(release)(w):
+                return False
+            last = w.told.get(1009)
+            return bool(last) and last[2] == outcome
+
+        world.run(goal, f"the trial ends {outcome}, release {release} reports it")
+
+    return drive
+
+
+def _silent_trial(world: World) -> None:
+    """The gateway does not hear release 2, so its trial can't be decided."""
+    _staged("good")(world)
+    world.deaf = lambda w: bool(w.banner) and w.banner.mode == "trial"  # type: ignore[union-attr]
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "birth": Scenario("first boot: the board makes its key", _factory, _birth, True),
+    "provision": Scenario("provisioning, to the first report", _factory, _provision),
+    "boot": Scenario("a boot, its hello and a reading", provisioned, _runs(1)),
+    "readings": Scenario("backlog and live readings", _reads, _all_readings),
+    "update": Scenario(
+        "root rotation, metadata, download, slot, trial, confirmation", _offered("good"), _runs(2)
+    ),
+    "confirm": Scenario("trial to confirmation", _staged("good"), _ends(2, "confirmed")),
+    "crash": Scenario("an image that crashes: rollback", _staged("crashes"), _ends(1, "rejected")),
+    "deadline": Scenario("a task that hangs: rollback", _staged("stalls"), _ends(1, "rejected")),
+    "heap": Scenario("an image without heap: rollback", _staged("hoards"), _ends(1, "rejected")),
+    "unwell": Scenario("a health check fails: reject", _staged("unwell"), _ends(1, "rejected")),
+    "no-ack": Scenario("three trials nobody hears", _silent_trial, _ends(1, "rejected")),
+    "journal": Scenario("a boot that fills the journal's unit", _full_journal, _runs(1)),
+    "evidence": Scenario("a boot that wraps the evidence ring", _full_evidence, _runs(1)),
+    "counter": Scenario("a boot that erases a counter sector", _old_counter, _runs(1)),
+    "lost": Scenario("lost state: silence and safe mode", _lost, _safe_then_anew),
+}
