@@ -29,7 +29,7 @@ CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
 _HELLO, _PROGRAM, _ERASE, _MARKER, _RESET = 1, 2, 3, 4, 5
 _CONNECT, _SEND, _RECV, _CLOSE, _TICK, _PROMPT = 6, 7, 8, 9, 10, 11
 _REFUSED = 255
-_HEAP = "512k"
+_HEAP = "256k"
 _HANG_S = 20.0  # of a process that says nothing: a defect of the simulation, never waited for
 
 
@@ -82,7 +82,7 @@ class Life:
         self.now = 0
         self.boots = 0
         self.operations = 0
-        self.frames = 0  # other than flash operations: what the outside could have seen
+        self.sent = 0  # times the board sent something: what the outside could have seen
         self.marker = 0
         self.log = b""  # of the boots before this one
         self._began = 0
@@ -167,7 +167,14 @@ class Life:
     @property
     def said(self) -> bytes:
         """What this boot has printed."""
-        return os.pread(self._out, 1 << 20, 0) if self._pipe is not None else b""
+        return self.said_from(0)
+
+    def said_from(self, start: int) -> bytes:
+        """What this boot has printed, from a byte on."""
+        if self._pipe is None:
+            return b""
+        size = os.fstat(self._out).st_size - start
+        return os.pread(self._out, size, start) if size > 0 else b""
 
     # -- running
 
@@ -184,7 +191,6 @@ class Life:
         if op in (_PROGRAM, _ERASE):
             self._operate(arg, payload if op == _PROGRAM else None)
             return None
-        self.frames += 1
         if op == _RESET:
             return Restart(CAUSES[arg])
         if op == _PROMPT:
@@ -203,6 +209,7 @@ class Life:
             number = self.network.connect(payload.decode(), arg)
             self._answer(b"", _REFUSED if number is None else number)
         elif op == _SEND:
+            self.sent += 1
             self.network.send(sock, payload)
             self._answer()
         elif op == _RECV:

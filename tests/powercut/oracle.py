@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tidemark_host import protocol
 from tidemark_host.boardfile import Board
@@ -70,7 +73,6 @@ def banners(text: bytes) -> list[Banner]:
 
 def read_state(board: Board, content: bytes) -> State:
     """Read a flash by the firmware's own code. Raises its errors."""
-    from tidemark import identity
     from tidemark.counter import Counter
     from tidemark.flash import Region
     from tidemark.journal import Journal
@@ -89,7 +91,7 @@ def read_state(board: Board, content: bytes) -> State:
     outbox.recover()
     slots = Slots(journal)
     slots.recover()
-    born = identity.load(journal)
+    seed = journal.affirm("key")
     return State(
         slots.confirmed,
         [slots.state(0), slots.state(1)],
@@ -98,9 +100,14 @@ def read_state(board: Board, content: bytes) -> State:
         journal.mark("root")[0],
         counter.recover(),
         [(item[1], item[2]) for item in outbox.pending(limit=1 << 16)],
-        born.public if born else b"",
+        _public(seed) if seed else b"",
         slots.last_trial,
     )
+
+
+@cache
+def _public(seed: bytes) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
 @dataclass
@@ -120,6 +127,11 @@ class Oracle:
     rejected: set[int] = field(default_factory=set)
     epoch: int = 0  # the highest that left the board
     messages: int = 0
+
+    @property
+    def device(self) -> str:
+        """Return the board's id, "" before it has a key."""
+        return protocol.key_id(self.public) if self.public else ""
 
     # -- what leaves the board
 

@@ -17,6 +17,9 @@ from tidemark_host.boards.nor import NorFlash
 from tidemark_host.release import KeyStore, Repository
 
 
+_FLOOR, _MODE, _LAST_TRIAL = 1003, 1006, 1009  # claims
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`says`: one line for people. `short`: cuts in the recovery from each cut are tried, too."""
@@ -36,9 +39,10 @@ def _reported(release: int) -> Callable[[World], bool]:
 
     def goal(world: World) -> bool:
         banner = world.banner
-        if not banner or banner.release != release or banner.mode != "normal":
+        if not banner or banner.release != release or not world.told:
             return False
-        return bool(world.told) and not world.oracle.owed and world.told[1003] == release
+        told = world.told
+        return told[_MODE] == "normal" and told[_FLOOR] == release and not world.oracle.owed
 
     return goal
 
@@ -257,7 +261,7 @@ def _ends(release: int, outcome: str) -> Callable[[World], None]:
         def goal(w: World) -> bool:
             if not _reported(release)(w):
                 return False
-            last = w.told.get(1009)
+            last = w.told.get(_LAST_TRIAL)
             return bool(last) and last[2] == outcome
 
         world.run(goal, f"the trial ends {outcome}, release {release} reports it")
@@ -274,7 +278,7 @@ def _silent_trial(world: World) -> None:
 SCENARIOS: Mapping[str, Scenario] = {
     "birth": Scenario("first boot: the board makes its key", _factory, _birth, True),
     "provision": Scenario("provisioning, to the first report", _factory, _provision),
-    "boot": Scenario("a boot, its hello and a reading", provisioned, _runs(1)),
+    "boot": Scenario("a boot, its hello and a reading", provisioned, _runs(1), True),
     "readings": Scenario("backlog and live readings", _reads, _all_readings),
     "update": Scenario(
         "root rotation, metadata, download, slot, trial, confirmation", _offered("good"), _runs(2)

@@ -187,6 +187,8 @@ class World:
         self.banner: oracle.Banner | None = None  # of this boot
         self.banners: list[oracle.Banner] = []
         self.restarts: list[str] = []
+        self.next: tuple[int, bytes | None] = (0, None)  # the flash operation about to be done
+        self.say: Callable[[str], None] | None = None  # told each step of a replay
         self.lost = False  # its state was lost on purpose, and it has not begun anew
         self._seen = 0  # of the console's text
         self._ticked = 0
@@ -214,6 +216,8 @@ class World:
         self._seen = 0
         self._ticked = 0
         self.restarts.append(cause)
+        if self.say:
+            self.say(f"{self.life.now:7} ms  == {cause}")
         self.life.start(cause, raw)
 
     def power_off(self) -> None:
@@ -241,15 +245,12 @@ class World:
         self._look()
         self.life.fork()
         self.network.drop_all()
-        own = self.inventory.path.with_name(f"{os.getpid()}.json")
-        if self.inventory.path.is_file():
-            shutil.copyfile(self.inventory.path, own)
-        self.inventory.path = own
 
     def forget(self) -> None:
         """Leave nothing of a forked world behind."""
         self.life.stop()
-        self.inventory.path.unlink(missing_ok=True)
+        if self.inventory.path.stem == str(os.getpid()):
+            self.inventory.path.unlink(missing_ok=True)
 
     # -- what the board does
 
@@ -259,7 +260,18 @@ class World:
         if slot:
             running = self.banner.slot if self.banner else ""
             self.oracle.operation(running, self.state(), address)
+        self.next = (address, data)
+        if self.say:
+            self._tell(address, data)
         self.on_operation(address, data)
+
+    def _tell(self, address: int, data: bytes | None) -> None:
+        assert self.say
+        for name, region in self.board.regions.items():
+            if region.offset <= address < region.end:
+                what = "erase" if data is None else "program"
+                number = self.life.operations + 1
+                self.say(f"{self.life.now:7} ms  {number:5} {what} {name}+{address - region.offset:#x}")
 
     def _inside(self, name: str, address: int) -> bool:
         region = self.board.regions[name]
@@ -277,12 +289,14 @@ class World:
 
     def _look(self) -> None:
         """Read what the board has printed since."""
-        text = self.life.said
-        if len(text) == self._seen:
+        new = self.life.said_from(self._seen)
+        new = new[: new.rfind(b"\n") + 1]
+        if not new:
             return
-        end = text.rfind(b"\n") + 1
-        new, self._seen = text[self._seen : end], max(end, self._seen)
+        self._seen += len(new)
         for line in new.splitlines():
+            if self.say:
+                self.say(f"{self.life.now:7} ms  | {line.decode('utf-8', 'replace')}")
             for banner in oracle.banners(line):
                 self.banner = banner
                 self.banners.append(banner)
@@ -303,6 +317,8 @@ class World:
 
     def _published(self, topic: str, payload: bytes) -> list[tuple[str, bytes]]:
         self._look()
+        if self.say:
+            self.say(f"{self.life.now:7} ms  > {topic}")
         self.oracle.left(topic, payload)
         if self.deaf(self):
             return []
@@ -362,6 +378,12 @@ class World:
             raise Broken("I9", "the board shows another key than before")
         self.oracle.public = born.public
         if born.id not in self.inventory:
+            # A file of this fork's own: the others have not seen this board.
+            own = self.inventory.path.with_name(f"{os.getpid()}.json")
+            if own != self.inventory.path:
+                if self.inventory.path.is_file():
+                    shutil.copyfile(self.inventory.path, own)
+                self.inventory.path = own
             self.inventory.enroll(born.public, self.board.name)
 
     def finish(self) -> None:
