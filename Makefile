@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware hil reproducible bench model doctor lock clean
+.PHONY: help demo setup test quick lint format firmware hil reproducible bench powercut model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ hil: setup ## the system suite on TARGET=virtual|emulated|serial [BOARD=<name>] 
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table
 	@$(RUN)/tidemark bench
+
+# Handed on only when named: the program has its own defaults.
+POWERCUT = $(if $(REPLAY),--replay '$(REPLAY)') $(if $(SEED),--seed '$(SEED)') $(SCENARIO)
+
+powercut: setup ## cut the power at every flash operation [SCENARIO=<name>] [SEED=<n>] [REPLAY=<path>]
+	@$(RUN)/python -m tests.powercut $(POWERCUT)
 
 model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
 	@$(RUN)/python -m tidemark_host.modelcheck

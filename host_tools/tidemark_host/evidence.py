@@ -123,16 +123,14 @@ def read_ring(region: bytes) -> Ring:
             gaps.append(Gap(before + 1, number - 1, marked))
         # Behind an unmarked gap (a cut-off erase) the record it continues is not there to check.
         if before is not None and (marked or number == before + 1):
-            start = raw[before][46:_SUM_AT]
-            if not any(_follows(raw[number], chain) for chain in _starts(marked, start)):
+            # The record before a marked one may have been unreadable then and be readable now.
+            earlier = sorted((n for n in raw if n < number), reverse=True) if marked else [before]
+            starts = [raw[n][_BODY.size : _SUM_AT] for n in earlier] + [_ZEROS] * marked
+            if not any(_follows(raw[number], chain) for chain in starts):
                 broken.append(number)
         before = number
     records = tuple(_record(raw[number]) for number in sorted(raw))
     return Ring(records, tuple(gaps), tuple(broken))
-
-
-def _starts(marked: bool, before: bytes) -> Sequence[bytes]:
-    return (before, _ZEROS) if marked else (before,)
 
 
 def _follows(record: bytes, before: bytes) -> bool:

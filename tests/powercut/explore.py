@@ -46,7 +46,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the cuts of a run: each `count`-th from `number` on. `thin`: of those, each n-th."""
+    """A part of a run's cuts: each `count`-th from `number` on. `thin`: of those, each n-th."""
 
     number: int = 0
     count: int = 1
@@ -114,7 +114,7 @@ class _Explorer:
                 if depth == 1 and not self._shard.has(index):
                     continue
                 where = (*path, f"{number}:{variant.name}")
-                result.add(_forked(lambda v=variant, w=where: self._lose_power(world, v, w)))
+                result.add(forked(lambda v=variant, w=where: self._lose_power(world, v, w)))
                 if depth == 1:
                     self._progress(result.states)
 
@@ -193,7 +193,7 @@ def wander(setting: Setting, name: str, seeds: range, depth: int, operations: in
     world.power_off()
     result = Result()
     for seed in seeds:
-        result.add(_forked(lambda s=seed: _walk(world, name, s, depth, operations)))
+        result.add(forked(lambda s=seed: _walk(world, name, s, depth, operations)))
     world.forget()
     return result
 
@@ -259,9 +259,7 @@ def replay(setting: Setting, path: str, say: Callable[[str], None]) -> str:
     world = start(setting, name)
     world.power_off()
     world.say = say
-    wrong = _follow(
-        world, SCENARIOS[name], iter([(n, lambda _all, v=v: v) for n, v in plan]), []
-    )
+    wrong = _follow(world, SCENARIOS[name], iter([(n, lambda _all, v=v: v) for n, v in plan]), [])
     world.forget()
     return wrong
 
@@ -269,7 +267,7 @@ def replay(setting: Setting, path: str, say: Callable[[str], None]) -> str:
 # -- processes ------------------------------------------------------------------------------------
 
 
-def _forked(work: Callable[[], Result]) -> Result:
+def forked(work: Callable[[], Result]) -> Result:
     """Do `work` in a child process, so that it leaves no trace here; return its result."""
     read, write = os.pipe()
     child = os.fork()

@@ -2,7 +2,7 @@
 
 The process runs the frozen base on MicroPython's unix port; `micropython/sim_port.py` asks this
 side, by frames over a socket pair, for everything that touches hardware. Nothing waits: flash,
-network and clock answer at once. Flash is a memory file that both map, in the host's hands (`nor`).
+network and clock answer at once. Flash is a memory file that both map, in the host's hands.
 A life can be forked: the child has its own copy of the flash and no running process.
 """
 

@@ -246,7 +246,9 @@ class Oracle:
         if self.public and state.public != self.public:
             raise Broken("I9", "the board's key is another one")
         if state.epoch < self.epoch:
-            raise Broken("I1", f"epoch {self.epoch} left the board, its counter says {state.epoch}")
+            raise Broken(
+                "I1", f"epoch {self.epoch} left the board, its counter says {state.epoch}"
+            )
         if state.confirmed < 2:
             release = state.releases[state.confirmed]
             region = self.board.regions[_REGIONS[state.confirmed]]

@@ -16,7 +16,6 @@ from tests.powercut.world import READINGS, Setting, World
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.release import KeyStore, Repository
 
-
 _FLOOR, _MODE, _LAST_TRIAL = 1003, 1006, 1009  # claims
 
 
@@ -28,6 +27,7 @@ class Scenario:
     prepare: Callable[[World], None]
     drive: Callable[[World], None]
     short: bool = False
+    erases: tuple[str, ...] = ()  # regions of which a clean run erases a sector: what it is for
 
 
 # -- ends ---------------------------------------------------------------------------------------
@@ -200,7 +200,9 @@ def _all_readings(world: World) -> None:
     def goal(w: World) -> bool:
         if not w.told or w.oracle.owed:
             return False
-        mine = [key for key in w.oracle.upstream if key[1] == "reading" and key[2] == w.oracle.epoch]
+        mine = [
+            key for key in w.oracle.upstream if key[1] == "reading" and key[2] == w.oracle.epoch
+        ]
         return len(mine) == READINGS and not _waiting(w)
 
     world.run(goal, "all readings arrive")
@@ -238,8 +240,15 @@ def _staged(image: str) -> Callable[[World], None]:
     def prepare(world: World) -> None:
         _offered(image)(world)
         world.power_on()
-        world.run(lambda w: len(w.restarts) > 1 and w.restarts[-1] == "reset" and
-                  w.life.marker != 0 and not w.banner, "the reset into the trial")
+        world.run(
+            lambda w: (
+                len(w.restarts) > 1
+                and w.restarts[-1] == "reset"
+                and w.life.marker != 0
+                and not w.banner
+            ),
+            "the reset into the trial",
+        )
         world.power_off()
 
     return prepare
@@ -289,8 +298,14 @@ SCENARIOS: Mapping[str, Scenario] = {
     "heap": Scenario("an image without heap: rollback", _staged("hoards"), _ends(1, "rejected")),
     "unwell": Scenario("a health check fails: reject", _staged("unwell"), _ends(1, "rejected")),
     "no-ack": Scenario("three trials nobody hears", _silent_trial, _ends(1, "rejected")),
-    "journal": Scenario("a boot that fills the journal's unit", _full_journal, _runs(1)),
-    "evidence": Scenario("a boot that wraps the evidence ring", _full_evidence, _runs(1)),
-    "counter": Scenario("a boot that erases a counter sector", _old_counter, _runs(1)),
+    "journal": Scenario(
+        "a boot that fills the journal's unit", _full_journal, _runs(1), erases=("journal",)
+    ),
+    "evidence": Scenario(
+        "a boot that wraps the evidence ring", _full_evidence, _runs(1), erases=("evidence",)
+    ),
+    "counter": Scenario(
+        "a boot that erases a counter sector", _old_counter, _runs(1), erases=("counter",)
+    ),
     "lost": Scenario("lost state: silence and safe mode", _lost, _safe_then_anew),
 }

@@ -271,7 +271,9 @@ class World:
             if region.offset <= address < region.end:
                 what = "erase" if data is None else "program"
                 number = self.life.operations + 1
-                self.say(f"{self.life.now:7} ms  {number:5} {what} {name}+{address - region.offset:#x}")
+                self.say(
+                    f"{self.life.now:7} ms  {number:5} {what} {name}+{address - region.offset:#x}"
+                )
 
     def _inside(self, name: str, address: int) -> bool:
         region = self.board.regions[name]
@@ -388,6 +390,12 @@ class World:
 
     def finish(self) -> None:
         """Give the board the owner's anchors."""
-        link = LinkSettings(BROKER, BROKER_PORT, f"http://{MIRROR}/metadata/",
-                            f"http://{MIRROR}/targets/", update_s=60, report_s=30)
+        link = LinkSettings(
+            BROKER,
+            BROKER_PORT,
+            f"http://{MIRROR}/metadata/",
+            f"http://{MIRROR}/targets/",
+            update_s=60,
+            report_s=30,
+        )
         finish(self, Anchors(self.setting.root, self.setting.gateway.public), link)

@@ -93,6 +93,23 @@ def test_gap_that_the_board_knew_of_is_marked_and_its_chain_goes_on() -> None:
     assert seen.records[-1].segment
 
 
+def test_torn_record_that_comes_to_light_behind_a_marked_one_accuses_nobody() -> None:
+    made, content = ring()
+    for _ in range(3):
+        made.add("boot", b"power-on")
+    torn = bytes(content[2 * 64 : 3 * 64])
+    content[2 * 64 + 4 : 3 * 64] = b"\xff" * 60  # today it reads as its claim alone
+    again = firmware.Evidence(Region(NorFlash(content), 0, len(content)))
+    again.recover()
+    for _ in range(2):
+        again.add("boot", b"power-on")
+    content[2 * 64 : 3 * 64] = torn  # and tomorrow whole
+    seen = read_ring(bytes(content))
+    assert [record.number for record in seen.records] == [1, 2, 3, 4, 5]
+    assert seen.records[3].segment
+    assert not seen.broken
+
+
 def test_record_that_was_exchanged_breaks_the_chain_at_its_number() -> None:
     made, content = ring()
     other, foreign = ring()

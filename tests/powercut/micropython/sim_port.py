@@ -1,7 +1,7 @@
-# Port of the simulated board: MicroPython's unix port in which time is a number, and flash, network
-# and chip are the host's (tests/powercut/life.py). One process is one boot; the same inputs give
-# the same boot, bit for bit. It stands in for tidemark.port.unix, `time` and `select` before the
-# base is imported; the base itself is the frozen one, unaltered.
+# Port of the simulated board: MicroPython's unix port in which time is a number, and flash,
+# network and chip are the host's (tests/powercut/life.py). One process is one boot; the same
+# inputs give the same boot, bit for bit. It stands in for tidemark.port.unix, `time` and `select`
+# before the base is imported; the base itself is the frozen one, unaltered.
 
 import hashlib
 import struct
@@ -92,7 +92,7 @@ def _prompt():
     names = {"__name__": "__main__"}
     failed = 0
     while True:
-        source, arg, _ = _ask(_PROMPT, failed)
+        source, _, _ = _ask(_PROMPT, failed)
         failed = 0
         if not source:
             _advance(_NAP_MS)  # nobody types

@@ -1,0 +1,112 @@
+"""Each scenario under power cuts: a part of `make powercut` that fits into every run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.powercut import explore, scenarios, variants
+from tests.powercut.explore import Shard
+from tests.powercut.oracle import Broken
+from tests.powercut.scenarios import SCENARIOS
+from tests.powercut.world import Setting, World, make_setting
+from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
+
+pytestmark = pytest.mark.xdist_group("powercut")
+THIN = 6  # only each n-th cut
+PATHS = 4  # seeded, up to six cuts in a row
+
+
+@pytest.fixture(scope="module")
+def setting() -> Generator[Setting]:
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-powercut-"))
+    made = make_setting(folder)
+    scenarios.publish(made)
+    yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_cut_breaks_a_promise(setting: Setting, name: str) -> None:
+    # In a process of its own: it stops the collector.
+    def run() -> explore.Result:
+        result = explore.exhaust(setting, name, 1, Shard(0, 1, THIN))
+        result.add(explore.wander(setting, name, range(PATHS), 6, result.operations))
+        return result
+
+    result = explore.forked(run)
+    assert not result.wrong, "\n".join(
+        f"{why}\n  make powercut REPLAY={path}" for path, why in result.wrong
+    )
+    assert result.states > 10
+
+
+@pytest.mark.parametrize("name", [name for name, it in SCENARIOS.items() if it.erases])
+def test_scenario_meets_what_it_is_for(setting: Setting, name: str) -> None:
+    scenario = SCENARIOS[name]
+    world = World(setting)
+    scenario.prepare(world)
+    erased: set[str] = set()
+
+    def note(address: int, data: bytes | None) -> None:
+        if data is None:
+            regions = world.board.regions.values()
+            erased.update(r.name for r in regions if r.offset <= address < r.end)
+
+    world.on_operation = note
+    scenario.drive(world)
+    world.forget()
+    assert set(scenario.erases) <= erased
+
+
+def test_path_is_replayed_as_it_was(setting: Setting) -> None:
+    told: list[list[str]] = [[], []]
+    for lines in told:
+        assert not explore.replay(setting, "confirm/9:weak:jn/14:torn:16.f0", lines.append)
+    assert told[0] == told[1]
+    assert sum("== power-on" in line for line in told[0]) == 3
+
+
+@pytest.mark.parametrize("path", ["nowhere", "boot/x:after", "boot/1:burnt", "boot/1:torn:x"])
+def test_path_that_names_nothing_is_refused(setting: Setting, path: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        explore.replay(setting, path, lambda _line: None)
+
+
+def test_variants_cover_the_operation_and_are_named() -> None:
+    page = b"\xff" * 16 + bytes(range(64)) + b"\xff" * 176
+    for data in (page, None):
+        found = variants.of(data, 4096, told=True)
+        assert {found[0].kind, found[-1].kind} == {BEFORE, AFTER}
+        assert [variants.parse(variant.name) for variant in found] == found
+        results: set[bytes] = set()
+        for variant in found:
+            nor = NorFlash(bytearray(b"\xff" * 4096 if data else bytes(4096)))
+            variant.plan(nor)
+            with pytest.raises(BaseException, match=r"program|erase"):
+                nor.program(0, data) if data else nor.erase(0)
+            for reading in variant.readings or ("old",):
+                nor.power_up(dict.fromkeys(nor.weak_groups(), reading))
+                results.add(bytes(nor.view(0, 4096)))
+        assert len(results) >= 6
+    assert variants.of(page, 4096, told=False)[0].kind != BEFORE
+
+
+def test_judge_sees_a_second_message_under_one_counter(setting: Setting) -> None:
+    world = World(setting)
+    SCENARIOS["boot"].prepare(world)
+    SCENARIOS["boot"].drive(world)
+    world.power_off()
+    (device, epoch, seq), payload = next(
+        (key, value) for key, value in world.oracle.sent.items() if key[2] & 3 == 0
+    )
+    altered = payload[:-1] + bytes([payload[-1] ^ 1])
+    with pytest.raises(Broken, match="I1"):
+        world.oracle.left(f"tm/1/{device}/up/telemetry", altered)
+    assert (epoch, seq) in {key[1:] for key in world.oracle.sent}
+    world.forget()
