@@ -40,8 +40,8 @@ def _life(kind, order, seed):
                 refused += 1
             vfs.umount(_MOUNT)
             files = _mounted(device)
-            for name in held:
-                assert files.load(name) == held[name], (kind, i, name)
+            for name, data in held.items():
+                assert files.load(name) == data, (kind, i, name)
     finally:
         vfs.umount(_MOUNT)
     return refused

@@ -42,7 +42,7 @@ class Life:
 
     def _check_nothing_is_issued(self, counter: Counter) -> None:
         for act in (counter.open_epoch, lambda: counter.next(0)):
-            with pytest.raises(StateError, match="counter-(worn|closed)"):
+            with pytest.raises(StateError, match=r"counter-(worn|closed)"):
                 act()
 
     def _check_end(self) -> None:

@@ -1,4 +1,4 @@
-"""The journal on worn sectors: a value that was promised stays, or the journal says that it can't."""
+"""The journal on worn sectors: what was promised stays, or the journal says that it can't."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence and outbox on worn sectors: a bad sector is left, nothing is believed that was not read."""
+"""Evidence and outbox on worn sectors: a bad sector is left, only what reads back counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _ring(flash: nor.NorFlash) -> Evidence:
 
 
 def _chain_holds(ring: Evidence, bad: tuple[int, ...]) -> None:
-    """Each record continues the one before it, or is marked; a hole may be in a bad sector only."""
+    """Each record continues the one before it or is marked; a hole is in a bad sector."""
     raw = ring.read(ring.oldest(), 64)
     before = None
     for at in range(0, len(raw), SIZE):

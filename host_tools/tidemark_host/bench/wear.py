@@ -1,9 +1,9 @@
 """How long the flash lasts: counted erases of our state, and of littlefs doing a counter's work.
 
-Ours is the firmware's own code on flashes that count, of the size that the Pico's regions have. The
-peer is littlefs as MicroPython mounts it on RP2 and ESP32, with one 16-byte record saved a message
-or a boot. A life ends when a sector has had its cycles: of ours the sector that was erased most, of
-the peer's all of them as if it levelled perfectly, which is more than it does (see its spread).
+Ours is the firmware's own code on flashes that count, of the size that the Pico's regions have.
+The peer is littlefs as MicroPython mounts it on RP2 and ESP32, with one 16-byte record saved a
+message or a boot. A life ends when a sector has had its cycles: of ours the sector that was erased
+most, of the peer's all of them as if it levelled perfectly, which is more than it does.
 """
 
 from __future__ import annotations
