@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from nor import FAULTS, NorFlash, PowerCut
+from nor import FAULTS, STUCK_1, NorFlash, PowerCut
 from tidemark import identity, image
 from tidemark.errors import ImageError, StateError
 from tidemark.flash import Region
@@ -129,3 +129,11 @@ def test_provisioning_that_does_not_hold_is_refused_and_read_as_nothing():
             except StateError as error:
                 assert error.code == "provisioning-damaged"
     assert refused == len(FAULTS)
+
+
+def test_one_bad_bit_in_the_provisioning_body_is_noticed():
+    flash = NorFlash(8192)
+    flash.fail(0, STUCK_1, 0, (600, 601))  # "{}": one of them needs that bit
+    region = Region(flash, 0, 8192)
+    assert code_of(identity.write_provisioning, region, provisioning()) == "provisioning-worn"
+    assert identity.read_provisioning(region) is None

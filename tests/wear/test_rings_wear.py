@@ -88,6 +88,17 @@ def test_a_ring_that_takes_nothing_keeps_its_newest_records_and_counts() -> None
     assert _ring(flash).head()[0] == 24
 
 
+def test_a_ring_that_never_took_anything_is_tried_once_a_boot() -> None:
+    flash = _flash()
+    for sector in range(4):
+        flash.fail(sector, nor.NO_PROGRAM)
+    ring = _ring(flash)
+    for i in range(5):
+        assert not ring.add("event")
+        assert ring.gaps == i + 1
+    assert flash.erases == 4
+
+
 def test_remote_events_wait_uncounted_while_the_ring_takes_nothing() -> None:
     flash = _flash()
     ring = _ring(flash)
