@@ -51,8 +51,7 @@ class Telemetry:
             return
         except StateError as e:
             # Flash that takes no more: no fault of the image, and the rest of it goes on.
-            if self._fault != "outbox":
-                base.record(e.code, "sample")
+            base.refuse(e, "sample")
             self._fault = "outbox"
             return
         self._left -= 1

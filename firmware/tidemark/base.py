@@ -65,6 +65,7 @@ class Base:
         self._app = None
         self._retry_at = None
         self._was_healthy = False
+        self._refused = set()  # codes that this boot has told
         self.radio_delay_ms = 0
 
     def uptime_ms(self):
@@ -116,10 +117,20 @@ class Base:
         """Adds to the evidence ring; a ring that cannot be written never stops the board, the gap
         is counted."""
         try:
-            now, epoch = self.uptime_ms(), self.counter.epoch
+            now, epoch, gaps = self.uptime_ms(), self.counter.epoch, self.evidence.gaps
             self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, now, self.cause)
+            if not gaps and self.evidence.gaps:
+                print("tidemark: evidence-worn, what happens is only counted")
         except TidemarkError as error:
             print("tidemark: evidence", error.code)
+
+    def refuse(self, error, detail=""):
+        """What a part of the state can't promise (`error`, a TidemarkError): told on the console
+        and recorded, once a boot each, so that it pushes nothing else out of the ring."""
+        if error.code not in self._refused:
+            self._refused.add(error.code)
+            self.record(error.code, detail)
+            print("tidemark: %s (%s)" % (error, detail))
 
     def record_all(self, events):
         for code, detail in events:
@@ -219,8 +230,11 @@ class Base:
         reason = "heap" if isinstance(error, MemoryError) else "crash"
         self.record(reason, type(error).__name__)
         if self.slots.in_trial:
-            self.record_all(self.slots.fault(reason))
-            reason = "rollback"
+            try:
+                self.record_all(self.slots.fault(reason))
+                reason = "rollback"
+            except StateError as worn:
+                self.refuse(worn, "trial")  # the marker tells the next boot
         self.reset(reason)
 
     def reset(self, reason):
@@ -243,7 +257,16 @@ class Base:
     def _report_step(self):
         """Reports when due, and lets the trial and the waiting image draw their conclusions."""
         self.connection.report_when_due(self.config[config.REPORT_S] * 1000)
-        now = self.uptime_ms()
+        try:
+            self._conclude(self.uptime_ms())
+        except StateError as error:
+            # A journal that takes no conclusion is not the image's fault. What it does not hold
+            # has not happened: an open trial ends, and the next boot judges by what it reads.
+            self.refuse(error, "report")
+            if self._trial:
+                self.reset("rollback")
+
+    def _conclude(self, now):
         if self._trial:
             self._judge(now)
             return

@@ -3,8 +3,8 @@
 
 from . import cbor, claims
 from .compat import const
-from .errors import SessionError, TidemarkError
-from .evidence import REMOTE, SECURITY
+from .errors import SessionError, StateError, TidemarkError
+from .evidence import REMOTE
 
 _ACK_WAIT_MS = const(10000)
 _IN_FLIGHT = const(32)
@@ -222,8 +222,10 @@ class Connection:
 
     def _note(self, error, detail):
         """Keep evidence: our own state's troubles as such, the network's and peers' as counts."""
-        ours = SECURITY if error.code.startswith("counter") else REMOTE
-        self._base.record(error.code, detail, ours)
+        if isinstance(error, StateError):
+            self._base.refuse(error, detail)
+        else:
+            self._base.record(error.code, detail, REMOTE)
 
     # -- in flight
 

@@ -34,7 +34,7 @@ _ZEROS = b"\x00" * _HASH
 _BLANK = b"\xff" * SIZE
 _MAX_NUMBER = 0xFFFFFFFE
 _MAX_WORD = 0xFFFFFFFF
-# Slots that may fail to take a record before it is given up and counted.
+# Slots of one sector that may fail to take a record before the next sector is tried.
 _MAX_FAILURES = const(4)
 # Records with a good sum that may turn out not to continue the chain, when recovering.
 _MAX_STRAYS = const(8)
@@ -66,6 +66,7 @@ class Evidence:
         self._used = 0  # greatest number whose slot was touched
         self._remote = 0  # remote records in the current sector
         self._firm = False
+        self._worn = False  # no sector took a record in this boot
         self._pending = {}  # code: [count, detail, epoch, seq, cause, written at or None]
         self.gaps = 0
 
@@ -162,23 +163,39 @@ class Evidence:
             self._guard(False)
         try:
             self._affirm()
-            for _ in range(_MAX_FAILURES):
-                number = self._next_number()
-                if number > _MAX_NUMBER:
-                    break
-                if kind == REMOTE and (
-                    number % self._per_sector == 1 or self._remote >= self._quota
-                ):
-                    # Its turn comes when another kind has opened a sector.
-                    return 0
-                self._used = number
-                if self._try(number, kind, code, detail, epoch, seq, uptime_ms, cause):
+            if not self._worn:
+                number = self._place(kind, code, detail, epoch, seq, uptime_ms, cause)
+                if number >= 0:
                     return number
         finally:
             if self._guard:
                 self._guard(True)
-        self.gaps += 1
+        # Tried no more in this boot: erases that lead to nothing cost time and wear.
+        self._worn = True
+        if kind != REMOTE:  # those are counted where they wait
+            self.gaps += 1
         return 0
+
+    def _place(self, kind, code, detail, epoch, seq, uptime_ms, cause):
+        """Return the number that the record got, 0 if it has to wait, -1 if no sector takes it."""
+        home = self._off(self._number) // self._region.sector if self._number else -1
+        for _ in range(self._region.sectors):
+            for _ in range(_MAX_FAILURES):
+                number = self._next_number()
+                if number > _MAX_NUMBER:
+                    return -1
+                first = number % self._per_sector == 1
+                if kind == REMOTE and (first or self._remote >= self._quota):
+                    # Its turn comes when another kind has opened a sector.
+                    return 0
+                if first and self._off(number) // self._region.sector == home:
+                    return -1  # went round: this erase would take the newest record
+                self._used = number
+                if self._try(number, kind, code, detail, epoch, seq, uptime_ms, cause):
+                    return number
+            # A sector that takes nothing is left, or each boot would lose its first records there.
+            self._used += -self._used % self._per_sector
+        return -1
 
     def _try(self, number, kind, code, detail, epoch, seq, uptime_ms, cause):
         off = self._off(number)

@@ -111,5 +111,5 @@ def write_provisioning(region, provisioning):
         raise StateError("provisioning-worn", "body did not read back")
     header = _MAGIC + len(body).to_bytes(2, "big") + hashlib.sha256(body).digest()
     region.write(0, header)
-    if read_provisioning(region) is None:
+    if region.read(0, len(header)) != header:
         raise StateError("provisioning-worn", "header did not read back")

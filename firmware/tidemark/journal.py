@@ -30,8 +30,7 @@ _STAMP = const(16)
 _MAGIC = const(0x544D4A31)  # "TMJ1"
 _MAX_GENERATION = 0xFFFFFFFE
 
-# Record: kind, key length, value length, CRC-32 over generation, block and all the rest; key;
-# value.
+# Record: kind, both lengths, CRC-32 over generation, block and all the rest; key; value.
 _RECORD = ">BBHI"
 _RECORD_SIZE = const(8)
 _VALUE = const(0x56)
@@ -43,10 +42,9 @@ _COMMIT = const(0x43)  # as the last record: the other unit, of the next generat
 _ABORT = const(0x42)  # nothing; rules over a torn COMMIT before it
 _CONTROL = "~"
 _KINDS = (_VALUE, _MARK, _DELETED, _SETTLED, _COMMIT, _ABORT)
-# Blocks at a unit's end that only such records use: two for each COMMIT torn in a row, one to
-# succeed.
+# Blocks at a unit's end for such records only: two for each COMMIT torn in a row, one to succeed.
 _MIN_RESERVE = const(7)
-# Blocks that may fail to take a record before the other unit is tried.
+# Blocks of a sector that may fail before the next one is tried; behind a unit's last, the other.
 _MAX_FAILURES = const(3)
 
 
@@ -294,8 +292,12 @@ class Journal:
         """Write a record at the tail; False when it does not fit or the blocks do not take it."""
         count = _blocks_of(key, value)
         limit = self._blocks if key == _CONTROL else self._limit()
-        for _ in range(_MAX_FAILURES):
+        failures = 0
+        while True:
             block = self._tail
+            if failures == _MAX_FAILURES:
+                failures = 0  # a sector that takes nothing is left
+                block += -block % (self._region.sector // _BLOCK)
             if block + count > limit:
                 return False
             self._tail = block + count
@@ -309,10 +311,10 @@ class Journal:
                 self._hidden = self._open = True
                 if error.code != "readback":
                     raise
+                failures += 1
                 continue
             self._note(block, key, kind, value)
             return True
-        return False
 
     def _note(self, block, key, kind, value):
         """Keep in RAM where the record that is now the last of its key lies."""
@@ -345,8 +347,7 @@ class Journal:
                 other_kind, data = kind, value
             else:
                 entry = self._index[other]
-                other_kind = entry[1]
-                data = b"" if other_kind == _DELETED else self._value(other, entry)
+                other_kind, data = entry[1], self._value(other, entry)
             if other_kind == _DELETED:
                 continue
             block = self._place(base, generation, block, other, other_kind, data)
@@ -480,11 +481,9 @@ def _blocks_of(key, value):
 
 
 def _check_key(key):
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or key == _CONTROL:
+    good = isinstance(key, str) and 0 < len(key) <= MAX_KEY and key != _CONTROL
+    if not good or min(key) <= " " or max(key) >= "\x7f":
         raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
-    for character in key:
-        if not " " < character < "\x7f":
-            raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
 
 
 def _build_mark(number, payload, scope):

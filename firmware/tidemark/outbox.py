@@ -39,7 +39,7 @@ class Outbox:
 
     `region`: tidemark.flash.Region of at least two sectors, this outbox's alone. `guard`: called
     with False before and True after each write; or None. `dropped`: int, readings lost in this
-    boot to make room. RAM use does not grow with what waits.
+    boot: to make room, or since the flash took them not. RAM use does not grow with what waits.
     """
 
     def __init__(self, region, guard=None):
@@ -54,6 +54,7 @@ class Outbox:
         self._at = 0  # where the next reading goes in this boot's chunk, 0: no chunk yet
         self._end = 0
         self._firm = False  # the newest sector's header was affirmed in this boot
+        self._failures = 0  # readings in a row that the flash took not
         self._waiting = 0
         self._oldest = 0  # no pending reading lies before this handle
         self._index = 0
@@ -105,6 +106,11 @@ class Outbox:
             self._guard(False)
         try:
             last = self._serial + 1
+            # Each failure may cost a sector: half of the ring is not tried in this boot, and what
+            # waits there is not lost with it.
+            if self._failures >= max(2, self._region.sectors // 2):
+                raise FlashError("readback", "given up in this boot")
+            self._failures += 1
             for _ in range(_MAX_FAILURES):
                 at = self._room(_aligned(len(body)), last)
                 try:
@@ -119,12 +125,15 @@ class Outbox:
                 if not self._waiting:
                     self._oldest = handle
                 self._waiting += 1
+                self._failures = 0
                 return handle
         except FlashError as error:
+            self.dropped += 1
             raise StateError("outbox-worn", error.code)
         finally:
             if self._guard:
                 self._guard(True)
+        self.dropped += 1
         raise StateError("outbox-worn", "no chunk takes a reading")
 
     def pending(self, after=None, limit=16, epoch=None, backlog=None):

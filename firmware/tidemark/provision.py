@@ -21,6 +21,8 @@ def _answer(function):
         result = function()
         result["ok"] = True
     except TidemarkError as error:
+        if isinstance(error, StateError):
+            stage0.base.record("provision", error.code)
         result = {"ok": False, "code": error.code, "text": error.text}
     print(json.dumps(result))
 

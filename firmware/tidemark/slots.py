@@ -45,7 +45,8 @@ class Slots:
 
     Slots are 0 and 1. Each change is one journal record, written before its effect, so that a
     power cut between any two lines leaves the old state or the new one. Methods that change state
-    raise `StateError` when the journal cannot promise it, and `SlotError` when the change is not
+    raise `StateError` when the journal cannot promise it: what it holds then counts, from the next
+    boot on, and until then no slot is written. They raise `SlotError` when the change is not
     allowed; then nothing has changed.
     """
 
@@ -54,7 +55,7 @@ class Slots:
         self.running = NONE
         self.confirmed = NONE
         self._decayed = False  # the confirmed slot no longer holds its image
-        self._known = False  # nothing may be written before the state was read
+        self._known = False  # whether this is what the journal says: else no slot is written
         self._states = [EMPTY, EMPTY]
         self._releases = [None, None]
         self.trial_open = False
@@ -97,7 +98,9 @@ class Slots:
             entries.append([self._states[slot]] + (list(release) if release else []))
         trial = [self.trial_open, self.power_boots, self.counted, self._waiting, self.retries]
         state = [_FORMAT, self.confirmed, entries, trial, self.crashes, self.last_trial]
+        known, self._known = self._known, False
         self.journal.put("boot", cbor.encode(state))
+        self._known = known
 
     def _raise_floor(self):
         if self.confirmed != NONE:

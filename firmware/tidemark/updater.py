@@ -4,7 +4,16 @@ import hashlib
 
 from tidemark import cbor, image, target
 from tidemark.compat import const
-from tidemark.errors import CodecError, ImageError, LinkError, SlotError, TidemarkError, TrustError
+from tidemark.errors import (
+    CodecError,
+    FlashError,
+    ImageError,
+    LinkError,
+    SlotError,
+    StateError,
+    TidemarkError,
+    TrustError,
+)
 from tidemark.slots import STAGED, WRITING
 from tidemark.tuf_client import target_file
 
@@ -218,7 +227,7 @@ class Updater:
         yield
         region.erase(0)
         yield
-        region.write_checked(0, image.encode_header(release, self.board))
+        _program(region, 0, image.encode_header(release, self.board))
         self.slots.finish_write(slot)
 
     def _rehash(self, region, size, hasher):
@@ -257,7 +266,7 @@ class Updater:
                 if at % sector == 0:
                     region.erase((image.HEADER_SIZE + at) // sector)
                     yield
-                region.write(image.HEADER_SIZE + at, buf[:size])
+                _program(region, image.HEADER_SIZE + at, buf[:size])
                 hasher.update(buf[:size])
                 at += size
                 if at % sector == 0 and at - progress.good >= _MARK_SECTORS * sector:
@@ -299,3 +308,13 @@ class Updater:
                 raise LinkError("closed", "by the server, too early")
             at += response.readinto(view[at:])
             yield
+
+
+def _program(region, off, data):
+    """Writes into a slot and reads back. Raises StateError("slot-worn")."""
+    try:
+        region.write_checked(off, data)
+    except FlashError as error:
+        if error.code != "readback":
+            raise
+        raise StateError("slot-worn", "the slot does not hold what was written")

@@ -2,7 +2,7 @@
 
 from tidemark import config, image
 from tidemark.compat import const
-from tidemark.errors import TrustError
+from tidemark.errors import StateError, TrustError
 from tidemark.evidence import REMOTE, SLOT
 from tidemark.http import Client as HttpClient
 from tidemark.store import Files
@@ -102,6 +102,8 @@ class Updates:
         self._state, self._due = _IDLE, now + self._period_ms
         if outcome == "staged":
             base.record("update", outcome, SLOT)
+        elif isinstance(self.updater.error, StateError):
+            base.refuse(self.updater.error, "update")
         elif outcome not in ("none", "current"):
             # A mirror can cause these at will: counted, so that they push nothing out (I11).
             base.record("update", outcome, REMOTE)

@@ -187,6 +187,24 @@ def test_weak_cells_read_as_each_boot_is_told(runtime: Path) -> None:
             board.power_off()
 
 
+def test_worn_sectors_take_nothing_and_say_nothing_also_after_flashing(runtime: Path) -> None:
+    code = PROLOGUE + textwrap.dedent("""
+        flash.program(0, bytes(256))
+        flash.program(4096, bytes(256))
+        print("read", flash.view(0, 1)[0], flash.view(4096, 1)[0])
+    """)
+    with VirtualBoard(runtime=runtime, code=code, size=SIZE) as board:
+        board.wear(4096, SECTOR, "no-program")
+        for _ in range(2):
+            since = len(board.serial_log)
+            board.flash(b"")
+            board.power_on()
+            board.serial_log.wait_for("read 0 255", since=since)
+        assert board.violations == []
+        with pytest.raises(BoardError, match="bounds"):
+            board.wear(SIZE, SECTOR, "dead")
+
+
 # -- watchdog and resets --------------------------------------------------------------------------
 
 STATE = 'print("state", port.reset_cause(), port.marker(), port.uptime_ms() < 1000)\n'

@@ -1,4 +1,7 @@
-"""`python -m tests.mutants [ID...]`: run the mutants and print who notices each."""
+"""`python -m tests.mutants [ID...]`: run the mutants and print who notices each.
+
+`--table` runs nothing: it writes the table of docs/reliability.md and prints it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutants import engine
+from tests.mutants import engine, table
 
 
 def main(wanted: list[str]) -> int:
     """Check the named mutants (all without names); return 0 only if each is noticed."""
-    table = Table("mutant", "rule removed", "noticed by", "s")
-    survivors = 0
     mutants = engine.load()
+    if wanted == ["--table"]:
+        made = table.text(table.load(), mutants)
+        table.PAGE.write_text(table.put(table.PAGE.read_text(), made))
+        print(made, end="")
+        return 0
+    shown = Table("mutant", "rule removed", "noticed by", "s")
+    survivors = 0
     if unknown := set(wanted) - {mutant.id for mutant in mutants}:
         print(f"no such mutant: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 1
@@ -29,8 +37,8 @@ def main(wanted: list[str]) -> int:
             survivors += 1
             noticed = f"NOT NOTICED: {str(error).splitlines()[0]}"
             print(error, file=sys.stderr)
-        table.add_row(mutant.id, mutant.rule, noticed, f"{time.monotonic() - began:.1f}")
-    Console().print(table)
+        shown.add_row(mutant.id, mutant.rule, noticed, f"{time.monotonic() - began:.1f}")
+    Console().print(shown)
     return 1 if survivors else 0
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.system.steps import more_readings
+from tidemark_host.bench.wear import Ours
 from tidemark_host.hil import timeline
 from tidemark_host.hil.site import Site
 
@@ -49,7 +50,12 @@ async def test_boot(site: Site) -> None:
         ("journal", "program"): 32,
         ("journal", "erase"): 1,
     }
-    check(cost(site, since, "outbox"), bounds)
+    found = cost(site, since, "outbox")
+    check(found, bounds)
+    # What `tidemark bench wear` takes for a boot is what a boot costs.
+    counted = Ours(site.definition).measure_boots(256)
+    for part in ("counter", "journal", "evidence"):
+        assert found[part, "program"] <= counted[part].programs / 256 + 4, part
 
 
 async def test_readings(site: Site) -> None:

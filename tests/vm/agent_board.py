@@ -120,6 +120,10 @@ class Board:
     def record(self, code, detail="", kind=0):
         self.records.append(code)
 
+    def refuse(self, error, detail=""):
+        if error.code not in self.records:
+            self.records.append(error.code)
+
     def down(self, kind, payload):
         topic = "tm/1/" + self.identity.id + "/down/" + kind
         self.link.inbox.append((topic, payload))

@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from nor import NorFlash, PowerCut
+from nor import FAULTS, STUCK_1, NorFlash, PowerCut
 from tidemark import identity, image
 from tidemark.errors import ImageError, StateError
 from tidemark.flash import Region
@@ -105,3 +105,35 @@ def test_key_is_born_once_and_a_dead_random_source_makes_none():
     born = identity.birth(journal, os.urandom)
     assert identity.birth(journal, lambda n: b"").public == born.public
     assert born.id == hashlib.sha256(born.public).digest()[:8].hex()
+
+
+def test_provisioning_that_does_not_hold_is_refused_and_read_as_nothing():
+    refused = 0
+    for kind in FAULTS:
+        for sector in (0, 1):
+            flash = NorFlash(8192)
+            # What an earlier life left there.
+            flash.program(sector * 4096, b"\xa5" * 4096)
+            flash.fail(sector, kind)
+            region = Region(flash, 0, 8192)
+            try:
+                identity.write_provisioning(region, provisioning())
+                assert identity.read_provisioning(region).fields() == provisioning().fields()
+                assert sector == 1, kind
+                continue
+            except StateError as error:
+                assert error.code == "provisioning-worn"
+            refused += 1
+            try:
+                assert identity.read_provisioning(region) is None
+            except StateError as error:
+                assert error.code == "provisioning-damaged"
+    assert refused == len(FAULTS)
+
+
+def test_one_bad_bit_in_the_provisioning_body_is_noticed():
+    flash = NorFlash(8192)
+    flash.fail(0, STUCK_1, 0, (600, 601))  # "{}": one of them needs that bit
+    region = Region(flash, 0, 8192)
+    assert code_of(identity.write_provisioning, region, provisioning()) == "provisioning-worn"
+    assert identity.read_provisioning(region) is None

@@ -1,7 +1,7 @@
 # The slot state machine over a plain journal: who boots, what ends a trial, what is never
 # overwritten.
 
-from tidemark.errors import SlotError
+from tidemark.errors import SlotError, StateError
 from tidemark.slots import CONFIRMED, EMPTY, NONE, REJECTED, STAGED, TRIAL, Release, Slots
 
 
@@ -326,3 +326,63 @@ def test_nothing_is_written_while_the_state_is_unknown():
     refused("slots-unknown", slots.check_candidate, release(11))
     refused("slots-unknown", slots.target_slot)
     refused("slots-unknown", slots.begin_write, 1, release(11))
+
+
+class WornJournal(PlainJournal):
+    # Takes a number of changes, then none.
+    left = 1000
+
+    def put(self, key, value):
+        if not self.left:
+            raise StateError("journal-worn")
+        self.left -= 1
+        PlainJournal.put(self, key, value)
+
+
+def worn_at(journal, call, *args):
+    journal.left = 0
+    try:
+        call(*args)
+        assert False, "not refused"
+    except StateError as error:
+        assert error.code == "journal-worn"
+    journal.left = 1000
+
+
+def test_no_slot_is_written_on_the_strength_of_what_the_journal_did_not_take():
+    journal = WornJournal()
+    slots = Slots(journal)
+    slots.recover()
+    slots.provision(release(10))
+    slots = reboot(slots)
+    slots.choose()
+    slot = slots.target_slot()
+    worn_at(journal, slots.begin_write, slot, release(11))
+    # In RAM it is WRITING now; a second attempt must not take that for journalled.
+    for attempt in range(2):
+        try:
+            slots.begin_write(slot, release(11))
+            assert False, "written without a record"
+        except SlotError as error:
+            assert error.code == "slots-unknown"
+    assert reboot(slots).state(slot) == EMPTY
+
+
+def test_confirmation_that_the_journal_did_not_take_frees_no_slot():
+    journal = WornJournal()
+    slots = Slots(journal)
+    slots.recover()
+    slots.provision(release(10))
+    slots = reboot(slots)
+    slots.choose()
+    stage(slots, release(11))
+    slots = reboot(slots, "reset", "update")
+    assert slots.choose() == (1, "trial")
+    worn_at(journal, slots.confirm)
+    try:
+        slots.target_slot()
+        assert False, "the confirmed slot may be overwritten"
+    except SlotError as error:
+        assert error.code == "slots-unknown"
+    after = reboot(slots, "reset", "rollback")
+    assert after.confirmed == 0 and after.state(1) == TRIAL

@@ -6,8 +6,20 @@ import hashlib
 from http_peer import Peer, head
 from tuf_maker import NOW, Maker, MemoryStore, key
 
-from nor import AFTER, BEFORE, TORN, NorFlash, PowerCut
+from nor import (
+    AFTER,
+    BEFORE,
+    DEAD,
+    FAULTS,
+    FEW_BITS,
+    NO_PROGRAM,
+    STUCK_1,
+    TORN,
+    NorFlash,
+    PowerCut,
+)
 from tidemark import image
+from tidemark.errors import ImageError
 from tidemark.flash import Region
 from tidemark.http import Client as HttpClient
 from tidemark.journal import Journal
@@ -461,3 +473,57 @@ def test_abandoned_run_leaves_no_socket_and_goes_on_later():
     run.close()
     assert rig.peer.open_sockets == 0
     assert rig.run() == "staged"
+
+
+def test_slot_that_does_not_hold_what_is_written_is_noticed_at_once():
+    for kind in FAULTS:
+        rig = Rig()
+        rig.flash.program(rig.regions[1]._start + 2 * 4096, b"\x5a" * 4096)
+        rig.flash.fail((8 + SECTORS) + 2, kind)
+        rig.offer(2)
+        assert rig.run() == "slot-worn", kind
+        assert rig.slots.table()[1][0] == WRITING
+        # Not to the end: the sectors behind the bad one were left alone.
+        assert rig.regions[1].is_blank(4 * 4096)
+        for _ in range(3):
+            assert rig.run() == "slot-worn"
+        assert rig.run() == "erase-limit"
+        rig.boot()
+        rig.check()
+
+
+def test_slot_whose_header_does_not_hold_is_never_staged():
+    for kind in (NO_PROGRAM, FEW_BITS, STUCK_1, DEAD):
+        rig = Rig()
+        rig.flash.fail(8 + SECTORS, kind)
+        rig.offer(2)
+        assert rig.run() == "slot-worn", kind
+        assert rig.slots.table()[1][0] == WRITING
+        rig.boot()
+        assert rig.slots.choose() == (0, "confirmed")
+
+
+def test_header_is_in_a_slot_only_when_its_whole_image_is():
+    rig = Rig()
+    rig.offer(2, content(2, 20000))
+    start = rig.flash.snapshot()
+    before = rig.flash.operations
+    assert rig.run() == "staged"
+    total = rig.flash.operations - before
+    seen = 0
+    for at in range(0, total, 3):
+        rig.flash.restore(start)
+        rig.store.files = {}
+        rig.boot()
+        rig.flash.plan_cut(at, AFTER)
+        try:
+            rig.run()
+        except PowerCut:
+            rig.peer.open_sockets = 0
+        try:
+            _, release = image.decode_header(rig.regions[1].read(0, 256))
+        except ImageError:
+            continue
+        image.check(rig.regions[1], release)
+        seen += 1
+    assert seen

@@ -16,6 +16,9 @@ just what makes such a write treacherous on the chip. A cut-off erase is taken t
 towards 0xFF only, so that bytes which still read and are programmed again stay. With `hard=True`
 it also disturbs blank cells, as chips that program a sector before erasing it do, and only another
 erase mends the sector.
+
+Wear: `fail` gives a sector one of FAULTS, at once or from a number of erases on. The chip reports
+none of them. In such a sector a program does what it can and breaks no rule: it only clears bits.
 """
 
 # Readings of weak cells, one a boot for each interrupted operation.
@@ -31,13 +34,25 @@ TORN = "torn"  # a program stops within; a half-done erase
 AFTER = "after"  # done, but nobody is told
 VARIANTS = (BEFORE, TORN, AFTER)
 
+# What can be wrong with a worn sector.
+NO_PROGRAM = "no-program"  # a program changes nothing
+NO_ERASE = "no-erase"  # an erase changes nothing
+DEAD = "dead"  # neither changes anything
+FEW_BITS = "few-bits"  # a program leaves half of the bits that it should clear
+STUCK_0 = "stuck-0"  # single bits stay programmed, whatever is erased
+STUCK_1 = "stuck-1"  # single bits can't be programmed
+FAULTS = (NO_PROGRAM, NO_ERASE, DEAD, FEW_BITS, STUCK_0, STUCK_1)
+_STUCK_EVERY = 7  # bytes, so that each record has some
+_STUCK_MASK = 0x12
+_FEW_MASK = 0x55
+
 _SCRAMBLE = b"\xa5\x3c\x5a\xc3"
 
 
 class NorError(Exception):
     """A flash access that the chip's rules forbid: a bug in the caller, never to be caught.
 
-    `code`: `bounds`, `align`, `overwrite` or `size`.
+    `code`: `bounds`, `align`, `overwrite`, `size` or `fault`.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -49,12 +64,46 @@ class PowerCut(BaseException):
     """Power is gone. No `except Exception` may survive it, so it is none."""
 
 
+class Fault:
+    """What is wrong with a sector, from its `after`-th erase since the flash was made.
+
+    `at`: offsets in the sector of the bytes with a stuck bit; empty: one byte in seven.
+    """
+
+    def __init__(self, kind: str, after: int, at: "tuple[int, ...]") -> None:
+        self.kind = kind
+        self.after = after
+        self._at = at
+
+    def programs(self, off: int, cell: int, want: int) -> int:
+        """Return what a program of `want` makes of the byte `cell` at `off`."""
+        if self.kind in (NO_PROGRAM, DEAD):
+            return cell
+        made = cell & want
+        if self.kind == FEW_BITS:
+            return made | (cell & _FEW_MASK)
+        if self.kind == STUCK_1 and self._is_stuck(off):
+            return made | (cell & _STUCK_MASK)
+        return made
+
+    def erases(self, off: int, cell: int) -> int:
+        """Return what an erase makes of the byte `cell` at `off`."""
+        if self.kind in (NO_ERASE, DEAD):
+            return cell
+        if self.kind == STUCK_0 and self._is_stuck(off):
+            return 0xFF ^ _STUCK_MASK
+        return 0xFF
+
+    def _is_stuck(self, off: int) -> bool:
+        return off in self._at if self._at else off % _STUCK_EVERY == 3
+
+
 class NorFlash:
     """A NOR flash over `buf`, a size in bytes (then blank) or a writable buffer (then as it is).
 
     `page` divides `sector`, `sector` divides the size. Counts `programs` (pages), `erases`,
     `erase_counts` (a sector each) and `operations` (both). Sectors in `worn` no longer take
-    programs: nothing changes, nothing is reported.
+    programs: nothing changes, nothing is reported. `faults`: by sector, see `fail`.
     """
 
     def __init__(
@@ -77,6 +126,7 @@ class NorFlash:
         if sector % page or self.size % sector or not self.size:
             raise NorError("size", "pages must fill sectors, sectors the flash")
         self.worn: "set[int]" = set()
+        self.faults: "dict[int, Fault]" = {}
         self.programs = 0
         self.erases = 0
         self.erase_counts = [0] * (self.size // sector)
@@ -121,7 +171,9 @@ class NorFlash:
             for i in range(len(data)):
                 want, cell = data[i], self._buf[addr + i]
                 # Over weak cells any program goes through: _settle tells which it makes firm.
-                if want not in (0xFF, cell) and cell != 0xFF and addr + i not in self._weak:
+                if want in (0xFF, cell) or cell == 0xFF or addr + i in self._weak:
+                    continue
+                if not self._fault(addr + i):
                     raise NorError("overwrite", "different bytes over programmed ones")
         for start in range(0, len(data), self.page):
             self._program_page(addr + start, data[start : start + self.page])
@@ -138,8 +190,13 @@ class NorFlash:
         if variant == TORN:
             self._tear_erase(addr)
         elif variant != BEFORE:
-            for start in range(addr, addr + self.sector, self.page):
-                self._buf[start : start + self.page] = b"\xff" * self.page
+            fault = self._fault(addr)
+            if fault:
+                for i in range(self.sector):
+                    self._buf[addr + i] = fault.erases(i, self._buf[addr + i])
+            else:
+                for start in range(addr, addr + self.sector, self.page):
+                    self._buf[start : start + self.page] = b"\xff" * self.page
             if self._weak:
                 for i in range(addr, addr + self.sector):
                     self._weak.pop(i, None)
@@ -161,6 +218,15 @@ class NorFlash:
     def set_weak(self, weak: bool) -> None:
         """Have interrupted operations leave weak cells from now on, or firm ones."""
         self._with_weak = weak
+
+    def fail(self, sector: int, kind: str, after: int = 0, at: "tuple[int, ...]" = ()) -> None:
+        """Give a sector one of FAULTS, from its `after`-th erase on (counted as `erase_counts`).
+
+        `at`: see Fault. A fault is no part of a snapshot.
+        """
+        if kind not in FAULTS:
+            raise NorError("fault", kind)
+        self.faults[sector] = Fault(kind, after, at)
 
     def no_cut(self) -> None:
         """Forget the planned cut."""
@@ -199,6 +265,13 @@ class NorFlash:
         if addr < 0 or size < 0 or addr + size > self.size:
             raise NorError("bounds", "outside the flash")
 
+    def _fault(self, addr: int) -> "Fault | None":
+        """Return the fault in effect in the sector of `addr`."""
+        fault = self.faults.get(addr // self.sector) if self.faults else None
+        if fault and self.erase_counts[addr // self.sector] >= fault.after:
+            return fault
+        return None
+
     def _due(self) -> str:
         """Count down to the planned cut and return its variant when it is this operation's."""
         if self._cut_at < 0:
@@ -210,8 +283,13 @@ class NorFlash:
         variant = self._due()
         if variant != BEFORE:
             self.programs += 1
+        fault = self._fault(addr)
         if addr // self.sector in self.worn:
             pass
+        elif fault and variant != BEFORE:
+            for i in range(len(data)):
+                cell = self._buf[addr + i]
+                self._buf[addr + i] = fault.programs((addr + i) % self.sector, cell, data[i])
         elif variant == TORN:
             self._tear_program(addr, data)
         elif variant != BEFORE:

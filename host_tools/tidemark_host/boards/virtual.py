@@ -166,7 +166,9 @@ class VirtualBoard:
         def write() -> None:
             self._off("flashed")
             self._map[:] = image + b"\xff" * (self._size - len(image))
+            worn = self._hardware.nor.faults
             self._hardware.nor = self._new_nor()
+            self._hardware.nor.faults = worn
 
         self._do(write)
 
@@ -200,6 +202,21 @@ class VirtualBoard:
         if n < 1 or variant not in VARIANTS:
             raise BoardError("cut", f"no such cut: {n}, {variant}")
         self._do(lambda: self._hardware.cut_at(n, variant, count, mask))
+
+    def wear(self, start: int, size: int, kind: str) -> None:
+        """Give the sectors of a part of the flash one of `nor.FAULTS`, for good.
+
+        Whoever flashes the board writes past it. Raises BoardError `bounds`.
+        """
+        if start < 0 or size < 0 or start + size > self._size:
+            raise BoardError("bounds", "outside the flash")
+
+        def fail() -> None:
+            for sector in range(start // SECTOR, (start + size + SECTOR - 1) // SECTOR):
+                self._hardware.nor.fail(sector, kind)
+            self.serial_log.note(f"worn: {size} bytes at {start:#x} ({kind})")
+
+        self._do(fail)
 
     def wait_cut(self, timeout: float = 10.0) -> Cut:
         """Return the oldest planned cut not yet returned. Raises BoardTimeout."""

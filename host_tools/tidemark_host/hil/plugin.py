@@ -4,8 +4,8 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `blank_site` (the same before anything was flashed), and their parts `board`, `broker`, `gateway`,
 `release`. A test that takes one of them runs on each board of the bench.
 
-Marks: `needs("power" | "cut" | "operations")` for what not every board can, `smoke` for the few
-that say whether it is worth going on.
+Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
+can, `smoke` for the few that say whether it is worth going on.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.

@@ -18,6 +18,7 @@ POWER = "power"  # the supply can be switched
 CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
 CONSOLE = "console"  # what it says is heard from the first byte of a boot on
+FAULTS = "faults"  # its flash can be worn out by the test
 ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE})
 
 
@@ -44,7 +45,7 @@ class Target(Protocol):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS, CONSOLE it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS it has."""
         ...
 
     def lacks(self, ability: str) -> str:
@@ -75,7 +76,7 @@ class VirtualTarget:
     name = "virtual"
     patience = 1.0
     period_ms = 40
-    abilities = ALL
+    abilities = ALL | {FAULTS}
     exclusive = False
 
     def __init__(self) -> None:

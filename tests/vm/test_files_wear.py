@@ -1,0 +1,54 @@
+# The update's files on a filesystem whose sectors fail: whole, or a refusal that keeps the former.
+
+from nor import FAULTS, NorFlash
+from tidemark.errors import StateError
+from tidemark.flash import BlockDevice, Region
+from tidemark.store import Files
+
+_SECTORS = 16
+_MOUNT = "/worn"
+
+
+def _mounted(device):
+    import vfs
+
+    vfs.mount(vfs.VfsLfs2(device, progsize=256), _MOUNT)
+    return Files(_MOUNT + "/tuf")
+
+
+def _life(kind, order, seed):
+    """Saves files while sectors fail in the given order; returns how often it was refused."""
+    import vfs
+
+    flash = NorFlash(_SECTORS * 4096)
+    device = BlockDevice(Region(flash, 0, flash.size))
+    vfs.VfsLfs2.mkfs(device, progsize=256)
+    files = _mounted(device)
+    held = {}
+    refused = 0
+    try:
+        for i in range(4 * _SECTORS):
+            if i % 4 == 3:
+                flash.fail(order[i // 4], kind)
+            name = ("root", "timestamp", "snapshot")[i % 3]
+            data = bytes([i & 0xFF]) * (200 + (i * 331 + seed) % 3000)
+            try:
+                files.save(name, data)
+                held[name] = data
+            except StateError as error:
+                assert error.code == "file-write", error.code
+                refused += 1
+            vfs.umount(_MOUNT)
+            files = _mounted(device)
+            for name, data in held.items():
+                assert files.load(name) == data, (kind, i, name)
+    finally:
+        vfs.umount(_MOUNT)
+    return refused
+
+
+def test_vm_file_on_failing_sectors_is_whole_or_the_former_one():
+    for kind in FAULTS:
+        for start in (0, 5, 11):
+            order = [(start + i * 7) % _SECTORS for i in range(_SECTORS)]
+            assert _life(kind, order, start), kind

@@ -1,0 +1,134 @@
+"""How the base takes a state that keeps no promise: told once a boot, and no trial outlives it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import nor
+import tidemark_board
+from tidemark.base import Base
+from tidemark.errors import StateError
+from tidemark.slots import NONE, Release
+
+
+class Reset(Exception):
+    """The board was reset."""
+
+
+class Port:
+    """A chip's registers and clock over a flash in our hands."""
+
+    def __init__(self, flash: nor.NorFlash) -> None:
+        self._flash = flash
+        self.kbd_intr = None
+        self.now = 1000
+        self.kept = 0
+
+    def flash(self) -> nor.NorFlash:
+        return self._flash
+
+    def reset_cause(self) -> str:
+        return "power-on"
+
+    def marker(self) -> int:
+        return self.kept
+
+    def set_marker(self, number: int) -> None:
+        self.kept = number
+
+    def uptime_ms(self) -> int:
+        return self.now
+
+    def reset(self) -> None:
+        raise Reset
+
+
+def _base(flash: nor.NorFlash | None = None) -> tuple[Any, nor.NorFlash]:
+    flash = flash or nor.NorFlash(tidemark_board.FLASH_SIZE)
+    base: Any = Base(Port(flash), tidemark_board, SimpleNamespace(marked=False))
+    base.connection = SimpleNamespace(report_when_due=lambda ms: None, reports_acked=0)
+    base.config = {6: 1}
+    base.evidence.recover()
+    base.journal.recover()
+    base.slots.recover()
+    return base, flash
+
+
+def _wear(flash: nor.NorFlash, region: str) -> None:
+    start, size = tidemark_board.REGIONS[region]
+    for sector in range(start // flash.sector, (start + size) // flash.sector):
+        flash.fail(sector, nor.DEAD)
+
+
+def _codes(base: Any) -> list[str]:
+    from tidemark.evidence import SIZE, parse
+
+    raw = base.evidence.read(1, 64)
+    return [parse(raw[at : at + SIZE])[2] for at in range(0, len(raw), SIZE)]
+
+
+def test_a_refusal_is_recorded_and_said_once_a_boot(capsys: pytest.CaptureFixture[str]) -> None:
+    base, flash = _base()
+    for _ in range(50):
+        base.refuse(StateError("counter-worn", "no sector takes a record"), "hello")
+    base.refuse(StateError("outbox-worn"), "sample")
+    assert _codes(base) == ["counter-worn", "outbox-worn"]
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "tidemark: counter-worn: no sector takes a record (hello)",
+        "tidemark: outbox-worn (sample)",
+    ]
+    again, _ = _base(flash)
+    again.refuse(StateError("counter-worn"), "hello")
+    assert _codes(again) == ["counter-worn", "outbox-worn", "counter-worn"]
+
+
+def test_a_ring_that_takes_nothing_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    base, flash = _base()
+    _wear(flash, "evidence")
+    for _ in range(3):
+        base.record("event")
+    assert base.evidence.gaps == 3
+    assert capsys.readouterr().out.count("evidence-worn") == 1
+
+
+def _on_trial() -> tuple[Any, nor.NorFlash]:
+    first, flash = _base()
+    first.slots.provision(Release(bytes(32), 5000, 1, 0, "1.0.0"))
+    first.slots.choose()
+    staged = Release(b"\1" * 32, 5000, 2, 0, "1.1.0")
+    first.slots.begin_write(1, staged)
+    first.slots.finish_write(1)
+    base, _ = _base(flash)
+    assert base.slots.choose() == (1, "trial")
+    return base, flash
+
+
+def test_a_trial_that_the_journal_can_not_confirm_ends_unconfirmed() -> None:
+    base, flash = _on_trial()
+    base._trial = SimpleNamespace(step=lambda *shown: ("confirm", "ok"))
+    base.link = SimpleNamespace(state="up")
+    _wear(flash, "journal")
+    with pytest.raises(Reset):
+        base._report_step()
+    assert "journal-worn" in _codes(base)
+    after: Any = Base(Port(flash), tidemark_board, SimpleNamespace(marked=False))
+    after.journal.recover()
+    with pytest.raises(StateError, match="journal-worn"):
+        after.slots.recover()
+    # What can't be affirmed is nobody's turn: stage 0 goes to rescue.
+    assert after.slots.running == NONE
+
+
+def test_a_crash_in_a_trial_is_left_to_the_marker_when_the_journal_takes_nothing() -> None:
+    base, flash = _on_trial()
+    _wear(flash, "journal")
+    with pytest.raises(Reset):
+        base.crashed(ValueError("x"))
+    from tidemark import reasons
+
+    assert reasons.decode(base.port.kept) == "crash"
+    assert _codes(base)[-3:] == ["crash", "journal-worn", "reset"]
