@@ -94,6 +94,11 @@ class Board:
     regions: Mapping[str, Region]
     constants: Mapping[str, int]
 
+    @property
+    def network(self) -> bool:
+        """Whether it reaches its gateway by itself; else over its UART and `tidemark bridge`."""
+        return self.chip.network or self.radio != _RADIOS[0]
+
 
 def load_board(path: Path) -> Board:
     """Read and check a board.toml. Raises BoardFileError."""

@@ -95,7 +95,7 @@ def _meant(config: pytest.Config) -> list[SerialTarget]:
     try:
         found = places.read(path)
     except places.PlaceError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(f"{error.code}: {error}") from error
     wanted = [place for place in found if not name or name in (place.nickname, place.board)]
     if name and not wanted:
         raise pytest.UsageError(f"{path} has no board {name}")
