@@ -41,6 +41,8 @@ async def test_blank_board_is_flashed_makes_its_key_is_provisioned_and_says_hell
     assert born.public in await asyncio.to_thread(site.read_flash, region.offset, region.size)
     assert digest(claims) == hashlib.sha256(image.read_bytes()).digest()
     assert claims["floor"] == 1
+    # A board of the bench can be told from one of the field.
+    assert claims["trial-times"] == [2, 6, 1]
     await site.until("readings", lambda: len(site.readings()) > 5)
     await site.until("upstream", lambda: len(site.upstream.messages) > 5)
 

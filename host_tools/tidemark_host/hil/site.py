@@ -28,7 +28,7 @@ from tidemark_host.hil.targets import CONSOLE, PEEK, POWER, Target, power_cycle
 from tidemark_host.hil.upstream import UpstreamReader
 from tidemark_host.hil.waiting import HOST, SiteError, Timeout, free_port
 from tidemark_host.inventory import DEFAULT_COHORT, Inventory
-from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
+from tidemark_host.provision import BENCH_TRIAL, Anchors, Born, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
 
@@ -307,6 +307,7 @@ class Site:
             report_s=2,
             keepalive_s=4,
             cohort=cohort,
+            trial=BENCH_TRIAL,
         )
 
     async def power_cycle(self) -> str:
