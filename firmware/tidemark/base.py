@@ -62,6 +62,7 @@ class Base:
         self.settings = {}
         self.link = self.session = self.connection = self.updates = None
         self._trial = None
+        self._hold_ms = self._limit_ms = self._backoff_ms = 0  # of trials, once launched
         self._app = None
         self._retry_at = None
         self._was_healthy = False
@@ -187,11 +188,17 @@ class Base:
     def launch(self, app):
         """Gives the supervisor the tasks of `app` (None in rescue) and of the base."""
         self._app = app
+        self._hold_ms, self._limit_ms, self._backoff_ms = config.trial_times(
+            self.config, self.board
+        )
+        if config.TRIAL in self.config:
+            # Said at each boot, so that nobody takes a bench's board for one of the field.
+            times = tuple(self.config[config.TRIAL])
+            print("tidemark: provisioned with trial times of %d, %d, %d s" % times)
         if self.mode == "trial":
-            board = self.board
             # A radio that the base itself keeps silent is not the image's lost link.
-            limit = board.TRIAL_LIMIT_MS + self.radio_delay_ms
-            self._trial = Trial(board.TRIAL_HOLD_MS, limit, board.HEAP_FLOOR)
+            limit = self._limit_ms + self.radio_delay_ms
+            self._trial = Trial(self._hold_ms, limit, self.board.HEAP_FLOOR)
         supervisor = self.supervisor
         if app:
             for task in app.tasks(self):
@@ -272,7 +279,7 @@ class Base:
             return
         if self.acknowledged:
             self._former_acknowledged(now)
-        if not self._was_healthy and self.supervisor.marked and now >= self.board.TRIAL_HOLD_MS:
+        if not self._was_healthy and self.supervisor.marked and now >= self._hold_ms:
             # One round of all tasks is not yet health: crashes are forgotten after a while of it.
             self._was_healthy = True
             self.record("healthy")
@@ -314,7 +321,7 @@ class Base:
         if not self.slots.retry_due:
             self._retry_at = None
         elif self._retry_at is None:
-            self._retry_at = now + (self.board.TRIAL_BACKOFF_MS << min(self.slots.retries, 10))
+            self._retry_at = now + (self._backoff_ms << min(self.slots.retries, 10))
         elif now >= self._retry_at and self.connection.idle:
             # A freshly staged image has no retries behind it and goes through `Updates`; this is a
             # repeated trial.

@@ -3,6 +3,7 @@
 
 import gc
 
+from . import config
 from .compat import const
 from .errors import StateError
 
@@ -28,6 +29,7 @@ UPDATE = const(1012)
 TIME_NONCE = const(1013)
 OUTCOMES = const(1014)
 HEALTH = const(1015)
+TRIAL_TIMES = const(1016)
 
 _ROLES = ("root", "timestamp", "snapshot", "targets")
 _SW_NAME = "tidemark"
@@ -69,6 +71,8 @@ def build(base):
         said[TRUST_MARKS] = [_mark(journal, role) for role in _ROLES]
     except StateError:
         said[HEALTH] = "journal"
+    if base.config and config.TRIAL in base.config:
+        said[TRIAL_TIMES] = base.config[config.TRIAL]
     if slots.last_trial:
         said[LAST_TRIAL] = slots.last_trial
     if hasattr(gc, "mem_free"):

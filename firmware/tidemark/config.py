@@ -12,10 +12,12 @@ UPDATE_S = const(5)
 REPORT_S = const(6)
 KEEPALIVE_S = const(7)
 COHORT = const(8)
+TRIAL = const(9)
 
 _TEXT_MAX = const(128)
 _COHORT_MAX = const(32)
 _DAY_S = const(86_400)
+_TRIAL_MAX_S = const(3600)
 
 # key: (least, most) for integers; None for text.
 _KNOWN = {
@@ -31,11 +33,12 @@ _KNOWN = {
 
 def check(config):
     """Returns `config` (dict) if all of `_KNOWN` is there, of the right type and in range, and
-    nothing else but a cohort's name. Raises ConfigError("config") that names the key."""
+    nothing else but a cohort's name and a trial's times. Raises ConfigError("config") that names
+    the key."""
     if not isinstance(config, dict):
         raise ConfigError("config", "not a map")
     for key in config:
-        if key not in _KNOWN and key != COHORT:
+        if key not in _KNOWN and key not in (COHORT, TRIAL):
             raise ConfigError("config", "unknown key %s" % key)
     for key, limits in _KNOWN.items():
         value = config.get(key)
@@ -48,6 +51,8 @@ def check(config):
             raise ConfigError("config", "value of key %d" % key)
     if not is_cohort(config.get(COHORT, "default")):
         raise ConfigError("config", "value of key %d" % COHORT)
+    if TRIAL in config and not _are_trial_times(config[TRIAL]):
+        raise ConfigError("config", "value of key %d" % TRIAL)
     from tidemark.http import parse_url
 
     for key in (METADATA_URL, TARGETS_URL):
@@ -63,6 +68,26 @@ def cohort(config):
     releases only."""
     name = config.get(COHORT, "default")
     return "" if name == "default" else name
+
+
+def _are_trial_times(times):
+    """True for [hold, limit, back-off] in whole seconds: 1 <= hold <= limit, up to an hour."""
+    if not isinstance(times, list) or len(times) != 3:
+        return False
+    for seconds in times:
+        if not isinstance(seconds, int) or isinstance(seconds, bool):
+            return False
+    hold, limit, backoff = times
+    return 1 <= hold <= limit <= _TRIAL_MAX_S and 0 <= backoff <= _TRIAL_MAX_S
+
+
+def trial_times(config, board):
+    """(hold, limit, back-off) of a trial in ms: what provisioning set in checked settings, else
+    those of board.toml."""
+    if TRIAL in config:
+        hold, limit, backoff = config[TRIAL]
+        return hold * 1000, limit * 1000, backoff * 1000
+    return board.TRIAL_HOLD_MS, board.TRIAL_LIMIT_MS, board.TRIAL_BACKOFF_MS
 
 
 def is_cohort(name):

@@ -28,6 +28,9 @@ _RADIOS = ("none", "cyw43")
 # VfsRom exists only in a build with a ROMFS region. Ours is one blank sector, the runtime's last.
 _ROMFS_SECTORS = 1
 
+# A radio that joins slowly must not reject a good release. The virtual board is in no field.
+_FIELD_TRIAL_MS = 60_000
+
 # Every region a board must have, with the least number of sectors its user works with.
 REGIONS: Mapping[str, int] = {
     "runtime": 1,
@@ -93,6 +96,11 @@ class Board:
     page: int
     regions: Mapping[str, Region]
     constants: Mapping[str, int]
+
+    @property
+    def network(self) -> bool:
+        """Whether it reaches its gateway by itself; else over its UART and `tidemark bridge`."""
+        return self.chip.network or self.radio != _RADIOS[0]
 
 
 def load_board(path: Path) -> Board:
@@ -161,6 +169,10 @@ def _check_chip(board: Board) -> None:
         raise BoardFileError(
             "range",
             f"watchdog.timeout_ms: {board.chip.name} takes at most {board.chip.watchdog_max_ms}",
+        )
+    if board.chip.port != "unix" and board.constants["TRIAL_LIMIT_MS"] < _FIELD_TRIAL_MS:
+        raise BoardFileError(
+            "range", f"trial.limit_ms: a board in the field needs at least {_FIELD_TRIAL_MS}"
         )
     if board.chip.port != "rp2":
         return

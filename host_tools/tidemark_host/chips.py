@@ -14,7 +14,8 @@ class Chip:
     """`port`: MicroPython's port (`unix`, `rp2`, `esp32`). `march`: the processor as mpy-cross
     names it, None for the machine's own. `watchdog_max_ms`: the longest time-out that chip and
     port take. `platform`: pico-sdk's name. `family`: UF2 family id. `drive`: Board-ID in
-    INFO_UF2.TXT of the boot ROM's drive. `xip`: address of the flash's first byte."""
+    INFO_UF2.TXT of the boot ROM's drive. `xip`: address of the flash's first byte. `network`: it
+    has one of its own, without a radio that a board must name."""
 
     name: str
     port: str
@@ -25,17 +26,18 @@ class Chip:
     family: int = 0
     drive: str = ""
     xip: int = 0
+    network: bool = False
 
 
 _ROWS = (
-    Chip("unix", "unix", None, 8_388, 64 << 20),
+    Chip("unix", "unix", None, 8_388, 64 << 20, network=True),
     # The watchdog counts 24 bits, twice a microsecond (RP2040-E1).
     Chip("rp2040", "rp2", "armv6m", 8_388, 16 << 20, "rp2040", 0xE48BFF56, "RPI-RP2", 0x10000000),
     # The chip counts twice as far; machine.WDT of MicroPython 1.25 takes no more than this.
     Chip(
         "rp2350", "rp2", "armv7emsp", 8_388, 16 << 20, "rp2350", 0xE48BFF59, "RP2350", 0x10000000
     ),
-    Chip("esp32", "esp32", "xtensawin", 60_000, 16 << 20),
+    Chip("esp32", "esp32", "xtensawin", 60_000, 16 << 20, network=True),
 )
 
 CHIPS: Mapping[str, Chip] = {chip.name: chip for chip in _ROWS}

@@ -78,6 +78,7 @@ CLAIMS: Final[Mapping[int, str]] = {
     1013: "time-nonce",
     1014: "outcomes",
     1015: "health",
+    1016: "trial-times",
 }
 LAST_TRIAL: Final = 1009
 TIME_NONCE: Final = 1013

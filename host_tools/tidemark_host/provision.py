@@ -14,7 +14,7 @@ from tidemark_host.inventory import DEFAULT_COHORT
 
 # Keys of the board's link settings, as in firmware/tidemark/config.py.
 _BROKER_HOST, _BROKER_PORT, _METADATA_URL, _TARGETS_URL = 1, 2, 3, 4
-_UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT = 5, 6, 7, 8
+_UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT, _TRIAL = 5, 6, 7, 8, 9
 
 _PART = 256  # bytes of bundle a REPL call carries
 _VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
@@ -35,8 +35,26 @@ class Console(Protocol):
 
 
 @dataclass(frozen=True)
+class TrialTimes:
+    """Of the trial of a release, in seconds: how long it must be healthy, when it ends without
+    that, and the least wait before it is repeated."""
+
+    hold_s: int
+    limit_s: int
+    backoff_s: int
+
+
+# A bench's: minutes of the field would make its suite take hours. The board tells them in its
+# claims and on its console.
+BENCH_TRIAL = TrialTimes(hold_s=2, limit_s=6, backoff_s=1)
+
+
+@dataclass(frozen=True)
 class LinkSettings:
-    """Where the board finds broker and updates, how often it asks (seconds), and its cohort."""
+    """Where the board finds broker and updates, how often it asks (seconds), and its cohort.
+
+    `trial`: in place of the times of its board.toml, which are the field's.
+    """
 
     broker_host: str
     broker_port: int
@@ -46,12 +64,17 @@ class LinkSettings:
     report_s: int = 300
     keepalive_s: int = 30
     cohort: str = DEFAULT_COHORT
+    trial: TrialTimes | None = None
 
-    def to_map(self) -> dict[int, str | int]:
+    def to_map(self) -> dict[int, str | int | list[int]]:
         # Left out where it says nothing: a board of an earlier version refuses unknown keys.
-        cohort = {} if self.cohort == DEFAULT_COHORT else {_COHORT: self.cohort}
+        said: dict[int, str | int | list[int]] = {}
+        if self.cohort != DEFAULT_COHORT:
+            said[_COHORT] = self.cohort
+        if self.trial:
+            said[_TRIAL] = [self.trial.hold_s, self.trial.limit_s, self.trial.backoff_s]
         return {
-            **cohort,
+            **said,
             _BROKER_HOST: self.broker_host,
             _BROKER_PORT: self.broker_port,
             _METADATA_URL: self.metadata_url,

@@ -139,16 +139,19 @@ def from_base64(said: str, size: int) -> bytes:
     return part
 
 
-def resume(console: Console) -> None:
+def resume(console: Console) -> bool:
     """Let a board go on that was interrupted: it resets within half a second, reason "request".
 
-    One that waits to be provisioned has nothing to go on with, and stays as it is.
+    Returns whether it does: one that waits to be provisioned has nothing to go on with, and stays
+    as it is.
     """
-    console.exec(
+    said = console.exec(
         "from tidemark import stage0\n"
         "if not stage0.base.unprovisioned:\n"
         "    stage0.base.supervisor.lease(500, 'request')\n"
+        "    print('leaves')\n"
     )
+    return "leaves" in said
 
 
 def enter_bootloader(console: Console) -> None:

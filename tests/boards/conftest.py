@@ -72,7 +72,8 @@ def desk(virtual: Board, repository: Repository, tmp_path: Path) -> Iterator[Des
     flash[: 64 * 1024] = bytes(range(256)) * 256
     image = Image(definition, sectors(bytes(flash)))
     path, drive = tmp_path / "ttyACM0", tmp_path / "media" / "RPI-RP2"
-    with VirtualBoard(tmp_path / "board", runtime=toolchain.runtime()) as board:
+    runtime = toolchain.runtime()
+    with VirtualBoard(tmp_path / "board", runtime=runtime, native_usb=True) as board:
         board.power_on()
         with UsbSerial(board, path) as usb, BootRom(board, definition.chip, drive) as rom:
             port = Port(str(path))

@@ -86,7 +86,8 @@ class Person:
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[VirtualBoard]:
     runtime = toolchain.runtime()
-    with VirtualBoard(tmp_path / "board", runtime=runtime, code=MAIN) as made:
+    folder = tmp_path / "board"
+    with VirtualBoard(folder, runtime=runtime, code=MAIN, native_usb=True) as made:
         made.power_on()
         made.serial_log.wait_for("main runs")
         yield made

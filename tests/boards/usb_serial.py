@@ -8,13 +8,11 @@ there, programs page by page, and starts the board after the last one. Both are 
 from __future__ import annotations
 
 import contextlib
-import os
-import select
+import selectors
 import shutil
 import socket
 import threading
 import time
-import tty
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from typing import Self
 
 from tidemark_host import uf2_file
 from tidemark_host.boards.base import BoardTimeout
+from tidemark_host.boards.console import Pty
+from tidemark_host.boards.service import Service
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.chips import Chip
 
@@ -52,61 +52,70 @@ class Port:
 
 
 class UsbSerial:
-    """The console of a virtual board at `path`, a link to a pty while the board is there."""
+    """The console of a virtual board at `path`, a link to a pty while the board is there.
+
+    The board is made with `native_usb`: its end of the line hangs up exactly where it resets.
+    """
 
     def __init__(self, board: VirtualBoard, path: Path) -> None:
         self.path = path
         self.plugs = 0
         self._board = board
-        self._line = socket.create_connection(("127.0.0.1", int(board.console_url.split(":")[-1])))
-        self._master: int | None = None
-        self._slave = -1
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._address = ("127.0.0.1", int(board.console_url.split(":")[-1]))
+        self._service = Service("usb-serial", self._turn)
+        self._pty: Pty | None = None
+        self._line = self._call()
+        self._service.start()
 
-    def _serve(self) -> None:
-        started = 0
-        while not self._ends.is_set():
-            resets = [reset for reset in self._board.resets if reset.cause != "soft"]
-            if self._master is not None and (len(resets) != started or self._board.state == "off"):
-                self._unplug()
-            if self._master is None and self._board.state == "running":
-                started = len(resets)
-                self._plug()
-            self._relay()
-        self._unplug()
-        self._line.close()
+    def _call(self) -> socket.socket:
+        line = socket.create_connection(self._address)
+        line.setblocking(False)
+        self._service.selector.register(line, selectors.EVENT_READ, self._from_board)
+        return line
+
+    def _turn(self) -> None:
+        state = self._board.state
+        if self._pty is None and state == "running":
+            self._plug()
+        elif self._pty is not None and state == "off":
+            self._unplug()
+        self._service.poll(_LOOK_S)
 
     def _plug(self) -> None:
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        self.path.symlink_to(os.ttyname(self._slave))
+        self._pty = Pty(self._service.selector, self._to_board, device=True)
+        self._pty.look()
+        self.path.symlink_to(self._pty.path)
         self.plugs += 1
 
     def _unplug(self) -> None:
-        master, self._master = self._master, None
-        if master is None:
-            return
-        self.path.unlink()
-        os.close(master)
-        os.close(self._slave)
+        pty, self._pty = self._pty, None
+        if pty is not None:
+            self.path.unlink()
+            pty.close()
 
-    def _relay(self) -> None:
-        ends: list[int | socket.socket] = [self._line]
-        if self._master is not None:
-            ends.append(self._master)
-        for end in select.select(ends, [], [], _LOOK_S)[0]:
-            if end is self._line:
-                data = self._line.recv(65536)
-                if self._master is not None:
-                    # What a port has no room for is lost, as is what is said while there is none.
-                    with contextlib.suppress(OSError):
-                        os.write(self._master, data)
-            elif self._master is not None:
-                with contextlib.suppress(OSError):
-                    self._line.sendall(os.read(self._master, 65536))
+    def _from_board(self) -> None:
+        try:
+            data = self._line.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            if self._pty is not None:
+                self._pty.write(data)
+            return
+        # What it had said is with whoever has the port open; what it says now is of its next life.
+        self._unplug()
+        self._hang_up()
+        self._line = self._call()
+
+    def _to_board(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._line.send(data)
+
+    def _hang_up(self) -> None:
+        self._service.selector.unregister(self._line)
+        self._line.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +126,10 @@ class UsbSerial:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ends.set()
-        self._thread.join(10)
+        self._service.close()
+        self._unplug()
+        self._hang_up()
+        self._service.dispose()
 
     def wait_replugged(self, plugs: int) -> None:
         """Wait until the board has come back since there were `plugs`, by a reset of its own."""

@@ -47,6 +47,10 @@ MAKERS: dict[str, Callable[[], CryptoSigner]] = {
     "rsa": CryptoSigner.generate_rsa,
 }
 
+# Requests of a first refresh, and the versions that it stores.
+FIRST = ["metadata/2.root.json", "metadata/timestamp.json"]
+ALL = {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
+
 
 @cache
 def key(name: str, kind: str = "ed25519") -> CryptoSigner:
@@ -276,3 +280,9 @@ class Program:
     def stored(self) -> list[bytes]:
         """Return the contents of the downloaded targets, sorted."""
         return sorted(path.read_bytes() for path in self.targets.glob("**/*") if path.is_file())
+
+
+def refused(client: Program, code: str) -> None:
+    """The refresh fails for this reason."""
+    assert client.refresh() == 1
+    assert f"tuf-client: {code}" in client.said

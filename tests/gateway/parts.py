@@ -87,3 +87,9 @@ class Site:
 
     def readings(self, device: FleetDevice) -> list[object]:
         return [row["reading"] for row in self.view.upstream(device.id, "telemetry")]
+
+
+def flip(message: bytes, at: int = -1) -> bytes:
+    changed = bytearray(message)
+    changed[at] ^= 1
+    return bytes(changed)

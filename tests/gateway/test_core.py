@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.gateway.parts import Site
+from tests.gateway.parts import Site, flip
 from tidemark_host import protocol
 from tidemark_host.fleet.device import FleetDevice
-from tidemark_host.gateway.core import HELLO_BURST, Message
-from tidemark_host.protocol import Refused
-
-
-def flip(message: bytes, at: int = -1) -> bytes:
-    changed = bytearray(message)
-    changed[at] ^= 1
-    return bytes(changed)
+from tidemark_host.gateway.core import Message
 
 
 def test_telemetry_is_accepted_once_each_in_order_and_acknowledged(site: Site):
@@ -151,82 +142,6 @@ def test_revoked_device_is_refused_at_once(site: Site):
     assert site.refusals() == {"revoked": 1}
 
 
-def test_wrong_kid_is_no_session_and_asks_for_a_hello_at_most_once_in_ten_seconds(site: Site):
-    device = site.device()
-    site.greet(device)
-    assert device.session
-    device.session.kid = b"\x63"
-    for _ in range(5):
-        assert site.send(device, "telemetry", device.telemetry(1)) in ([], ["challenge"])
-    kinds = [m.topic.rsplit("/", 1)[1] for m in site.sent]
-    assert kinds.count("challenge") == 1
-    site.clock.now += 10
-    assert site.send(device, "telemetry", device.telemetry(1)) == ["challenge"]
-    assert site.refusals() == {"no-session": 6}
-
-
-def test_stale_beacon_nonce_is_refused_and_the_former_one_accepted(site: Site):
-    device = site.device()
-    old = site.core.sessions.nonce
-    site.clock.now += 60
-    (beacon,) = site.core.tick()
-    assert beacon.retain
-    assert protocol.parse_beacon(beacon.payload) == (site.identity.id, site.core.sessions.nonce)
-    assert site.core.sessions.nonce != old
-    assert site.send(device, "hello", device.hello(old)) == ["welcome"]
-    site.clock.now += 60
-    site.core.tick()
-    assert site.send(device, "hello", device.hello(old)) == []
-    assert site.refusals() == {"nonce": 1}
-
-
-def test_hello_for_another_gateway_is_refused(site: Site):
-    device = site.device()
-    hello = device.hello(site.core.sessions.nonce, gateway="0" * 16)
-    assert site.send(device, "hello", hello) == []
-    assert site.refusals() == {"nonce": 1}
-
-
-def test_the_same_hello_gets_the_same_welcome_and_no_second_handshake(site: Site):
-    device = site.device()
-    hello = device.hello(site.core.sessions.nonce)
-    topic = protocol.topic_up(device.id, "hello")
-    first = site.core.handle([Message(topic, hello), Message(topic, hello)])
-    later = site.core.handle([Message(topic, hello)])
-    assert len({m.payload for m in [*first, *later]}) == 1
-    assert site.store.device(device.id).handshakes == 1
-
-
-def test_former_keys_hold_until_the_first_message_under_the_new_ones(site: Site):
-    device = site.device()
-    site.greet(device)
-    under_former = [device.telemetry(n) for n in range(2)]
-    site.greet(device)
-    assert device.session and device.session.kid == b"\x01"
-    assert site.send_raw(device, "telemetry", under_former[0]) == ["ack"]
-    site.send(device, "telemetry", device.telemetry("new"))
-    assert site.send_raw(device, "telemetry", under_former[1]) == []
-    assert site.refusals() == {"no-session": 1}
-
-
-def test_a_restart_ends_sessions_and_keeps_windows(site: Site):
-    device = site.device()
-    site.greet(device)
-    report = device.report()
-    site.send(device, "report", report)
-    accepted = device.telemetry(1)
-    site.send(device, "telemetry", accepted)
-    site.restart()
-    # A signed report is not taken twice, though no session lives; without one it can't be acked.
-    assert site.send(device, "report", report) == ["challenge"]
-    assert site.send(device, "telemetry", accepted) == []
-    assert len(site.view.upstream(device.id)) == 2
-    site.greet(device)
-    assert device.session and device.session.kid == b"\x01"
-    assert site.send(device, "telemetry", device.telemetry(2)) == ["ack"]
-    assert site.readings(device) == [1, 2]
-
-
 def test_a_reading_sealed_again_goes_upstream_once(site: Site):
     device = site.device()
     site.greet(device)
@@ -247,22 +162,6 @@ def test_readings_too_old_to_tell_are_forwarded_as_maybe_duplicate(site: Site):
     site.send(device, "backlog", device.seal("backlog", 3, 1, "ancient"))
     rows = site.view.upstream(device.id)
     assert [r["tags"]["maybe_duplicate"] for r in rows] == [False] * 20 + [True]
-
-
-def test_second_boot_nonce_in_one_epoch_is_a_clone_and_quarantined(site: Site):
-    device = site.device()
-    site.greet(device)
-    clone = FleetDevice(site.identity.public, device.key)
-    assert site.send(device, "hello", clone.hello(site.core.sessions.nonce)) == []
-    assert site.send(device, "telemetry", device.telemetry(1)) == []
-    assert site.send(device, "report", device.report()) == []
-    assert site.send(device, "evidence", device.seal("evidence", 0, b"")) == ["ack"]
-    assert site.refusals() == {"clone": 1, "quarantined": 2}
-    (alarm,) = site.view.events(device.id, "alarm")
-    assert alarm["code"] == "clone"
-    device.boot()
-    assert site.send(device, "hello", device.hello(site.core.sessions.nonce)) == ["welcome"]
-    assert site.send(device, "telemetry", device.telemetry(2)) == []
 
 
 def test_one_counter_with_two_valid_tags_is_a_clone(site: Site):
@@ -312,80 +211,6 @@ def test_a_message_of_one_kind_or_device_is_none_of_another(site: Site):
     assert site.refusals() == {"signature": 2}
 
 
-def test_signed_telemetry_passes_the_same_window(site: Site):
-    device = site.device()
-    site.greet(device)
-    message = device.telemetry("signed", sign=True)
-    assert site.send(device, "telemetry", message) == ["ack"]
-    assert site.send(device, "telemetry", message) == ["ack"]
-    (row,) = site.view.upstream(device.id)
-    assert row["tags"]["trust"] == "signature"
-    assert site.refusals() == {"redelivery": 1}
-
-
-def test_encrypted_telemetry_passes_the_same_window(site: Site):
-    device = site.device()
-    site.greet(device)
-    plain, secret = device.telemetry(1), device.telemetry("secret", encrypt=True)
-    assert b"secret" not in secret
-    assert site.send(device, "telemetry", secret) == ["ack"]
-    assert site.send(device, "telemetry", plain) == ["ack"]
-    assert site.send(device, "telemetry", secret) == ["ack"]
-    assert site.readings(device) == ["secret", 1]
-    assert site.refusals() == {"redelivery": 1}
-    again = device.seal("telemetry", 1, 9, "other", n=2, encrypt=True)
-    assert site.send(device, "telemetry", again) == []
-    assert site.refusals(device)["clone"] == 1
-
-
-@pytest.mark.parametrize("at", [-1, 30])
-def test_encrypted_telemetry_with_a_flipped_bit_is_refused(site: Site, at: int):
-    device = site.device()
-    site.greet(device)
-    message = device.telemetry(1, encrypt=True)
-    assert site.send(device, "telemetry", flip(message, at)) == []
-    assert site.refusals(device) == {"mac": 1}
-    assert site.send(device, "telemetry", message) == ["ack"]
-
-
-def _encrypted(device: FleetDevice, iv: bytes, payload: bytes, kind: str = "telemetry") -> bytes:
-    session = device.session
-    assert session is not None
-    external = protocol.aad("up", device.id, kind, device.boot_nonce)
-    return protocol.encrypt(session.keys.up_enc, session.kid, iv, external, payload)
-
-
-def test_iv_and_payload_name_the_same_counter(site: Site):
-    device = site.device()
-    site.greet(device)
-    good = protocol.make_iv("up", 1, 4)
-    reading = (1, 1, "x")
-    down = protocol.make_iv("down", 1, 4)
-    for iv, n, code in (
-        (good, 2, "shape"),
-        (protocol.make_iv("up", 1, 5), 1, "space"),
-        (down, 1, "shape"),
-        (good[:-1] + b"\x01", 1, "shape"),
-        (protocol.make_iv("up", 1, 0), 0, "shape"),
-    ):
-        before = site.refusals(device).get(code, 0)
-        message = _encrypted(device, iv, protocol.counted(1, n, 0, *reading))
-        assert site.send(device, "telemetry", message) == []
-        assert site.refusals(device)[code] == before + 1
-    assert site.readings(device) == []
-    message = _encrypted(device, good, protocol.counted(1, 1, 0, *reading))
-    assert site.send(device, "telemetry", message) == ["ack"]
-
-
-def test_encryption_is_for_telemetry_only(site: Site):
-    device = site.device()
-    site.greet(device)
-    iv = protocol.make_iv("up", 1, 6)
-    message = _encrypted(device, iv, protocol.counted(1, 1, 2, {}), "report")
-    assert site.send(device, "report", message) == []
-    assert site.refusals(device) == {"shape": 1}
-
-
 def test_a_failing_transaction_loses_nothing_and_acknowledges_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ):
@@ -432,22 +257,6 @@ def test_a_full_upstream_queue_leaves_readings_with_the_device(site: Site):
     assert site.send(device, "telemetry", message) == ["ack"]
 
 
-def test_hellos_of_one_device_have_a_budget(site: Site):
-    device, other = site.device(), site.device()
-    for _ in range(HELLO_BURST + 5):
-        site.send(device, "hello", device.hello(site.core.sessions.nonce))
-    assert site.refusals() == {"rate": 5}
-    site.greet(other)
-
-
-def test_all_zero_share_is_refused(site: Site):
-    device = site.device()
-    hello = device.hello(site.core.sessions.nonce, share=bytes(32))
-    assert site.send(device, "hello", hello) == []
-    assert site.refusals() == {"share": 1}
-    assert site.store.device(device.id).epoch is None
-
-
 def test_telemetry_created_after_its_own_epoch_is_malformed(site: Site):
     device = site.device()
     site.greet(device)
@@ -482,24 +291,3 @@ def test_counters_of_strangers_take_no_space_of_their_own(site: Site):
     site.core.tick()
     rows = site.store._db.execute("SELECT count(*) FROM counts").fetchone()
     assert rows == (1,)
-
-
-def test_public_key_of_another_device_in_a_hello_is_refused(site: Site):
-    device = site.device()
-    other = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
-    hello = device.hello(site.core.sessions.nonce, public=other)
-    assert site.send(device, "hello", hello) == []
-    assert site.refusals() == {"signature": 1}
-
-
-def test_welcome_binds_the_hello(site: Site):
-    device = site.device()
-    hello = site.greet(device)
-    welcome = site.sent[-1].payload
-    payload = protocol.decode(protocol.open_envelope(welcome).payload)
-    assert payload[0] == hashlib.sha256(hello).digest()
-    assert payload[1] == device.id
-    other = FleetDevice(Ed25519PrivateKey.generate().public_key().public_bytes_raw(), device.key)
-    other.hello(site.core.sessions.nonce)
-    with pytest.raises(Refused):
-        other.take(protocol.topic_down(device.id, "welcome"), welcome)

@@ -16,6 +16,8 @@ import pytest
 from tests.conftest import REPO
 
 pytestmark = pytest.mark.timeout(240)
+# What is under test may be a copy, which comes first.
+PYTHONPATH = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(REPO))))
 
 CASES = """
 import pytest
@@ -76,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
             *("--junit-xml=junit.xml", "--html=report.html", "--self-contained-html"),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         timeout=200,

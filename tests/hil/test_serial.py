@@ -21,6 +21,7 @@ from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.serial_board import SerialBoard
 from tidemark_host.hil import places
 from tidemark_host.hil.power import Command, uhubctl
+from tidemark_host.hil.targets import power_cycle
 
 BENCH = f"""
 [[board]]
@@ -32,8 +33,11 @@ serial = "{SERIAL}"
 nickname = "away"
 board = "TIDEMARK_PICO"
 serial = "0000000000000000"
+link = "A50285BI"
 power = {{ hub = "1-1.4", port = 2 }}
 """
+# What is under test may be a copy, which comes first.
+PYTHONPATH = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(REPO))))
 FOUND = ("provisioning", "slot_a", "slot_b", "vfs")
 
 
@@ -66,6 +70,7 @@ def test_bench_file_names_boards_and_their_switches(tmp_path: Path) -> None:
         ("[[board]]\nnickname = 'x'\nboard = 'VIRTUAL'", "bench-format"),
         ("[[board]]\nnickname = 'x'\nboard = 'NONE'\nserial = '1'", "bench-board"),
         ("[[board]]\nnickname = 'x'\nboard = '..'\nserial = '1'\ncolour = 1", "bench-format"),
+        (BENCH.replace('link = "A50285BI"', ""), "bench-link"),
         (BENCH.replace("away", "desk-1"), "bench-twice"),
         (BENCH.replace("port = 2", "port = 'two'"), "bench-power"),
         (BENCH.replace('hub = "1-1.4", port = 2', "on = ['relay', 1], off = []"), "bench-power"),
@@ -143,6 +148,14 @@ def test_console_is_shared_by_log_and_repl_while_the_port_comes_and_goes(
     board.serial_log.wait_for("still here")
 
 
+def recovered(board: SerialBoard, timeout: float = 10.0) -> str:
+    """Return by what a board was recovered, or the code of the error that it was not."""
+    try:
+        return places.recover(board, timeout)
+    except BoardError as error:
+        return error.code
+
+
 @pytest.mark.parametrize(
     "left",
     [
@@ -150,14 +163,16 @@ def test_console_is_shared_by_log_and_repl_while_the_port_comes_and_goes(
         b"\x03\x01\x05A\x01print(",  # in half of a raw paste
         b"\x03\x05print(",  # in paste mode
         b"\x03\x01while True:\n try:\n  while True: pass\n except KeyboardInterrupt: pass\n",
+        b"\x03\x01n = 0\nwhile n < 2:\n try:\n  while True: pass\n"
+        b" except KeyboardInterrupt: n += 1\nwhile True: pass\n\x04",
     ],
-    ids=["raw", "raw-paste", "paste", "half"],
+    ids=["raw", "raw-paste", "paste", "half", "catches-two"],
 )
 def test_board_that_was_left_in_a_repl_is_recovered_by_its_console(
     desk: Desk, board: SerialBoard, left: bytes
 ) -> None:
     desk.board.send(left)
-    assert places.recover(board) == "console"
+    assert recovered(board) == "console"
     with board.repl() as console:
         assert console.exec("print(1)") == "1\n"
 
@@ -167,7 +182,7 @@ def test_board_that_hears_nothing_is_recovered_by_its_watchdog(
 ) -> None:
     with board.repl() as console, pytest.raises(BoardError):
         console.exec("import sys\nall(range(1, sys.maxsize))", 0.3)
-    assert places.recover(board, 2.0) == "watchdog"
+    assert recovered(board, 2.0) == "watchdog"
     assert "watchdog" in [reset.cause for reset in desk.board.resets]
 
 
@@ -259,6 +274,24 @@ power = {{ on = ["touch", "{switch}"], off = ["rm", "{switch}"] }}
     assert "absent, power: no-such-relay" in nowhere.describe()
 
 
+def test_power_cycle_is_a_reset_without_a_switch_and_says_which(
+    desk: Desk, board: SerialBoard, tmp_path: Path
+) -> None:
+    place = places.read(write(tmp_path, BENCH))[0]
+    plugs = desk.usb.plugs
+    target = places.SerialTarget(place)
+    assert power_cycle(target, board) == "reset"
+    desk.usb.wait_replugged(plugs)
+    assert "reset instead" in target.describe()
+    switch = Command(("touch", str(tmp_path / "on")), ("touch", str(tmp_path / "off")), 0)
+    target = places.SerialTarget(dataclasses.replace(place, power=switch))
+    with target.open(tmp_path) as switched:
+        assert power_cycle(target, switched) == "power"
+    assert (tmp_path / "off").exists()
+    assert (tmp_path / "on").exists()
+    assert "power by touch" in target.describe()
+
+
 def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> None:
     place = dataclasses.replace(
         places.read(write(tmp_path, BENCH))[0], power=Command(("true",), ("no-such-relay",), 0)
@@ -273,25 +306,29 @@ def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> Non
 # -- the command ----------------------------------------------------------------------------------
 
 
-def suite(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def suite(
+    folder: Path, *options: str, tests: str | Path = "tests/system"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(
                 sys.executable,
                 "-m",
                 "pytest",
-                "tests/system",
+                str(tests),
                 "-q",
                 "-n",
                 "0",
                 "-p",
                 "no:cacheprovider",
+                "-c",
+                str(REPO / "pyproject.toml"),
             ),
             *("--board", "serial"),
             *("--bench", str(folder / "bench.toml"), *options),
         ],
         cwd=REPO,
-        env={**os.environ, "DESK": str(folder), "PYTHONPATH": str(REPO)},
+        env={**os.environ, "DESK": str(folder), "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         timeout=500,
@@ -308,6 +345,48 @@ def test_bench_without_its_boards_says_so_and_is_no_failure(tmp_path: Path) -> N
     assert re.search(r"desk-1 \(VIRTUAL, \w+\): absent", said)
 
 
+def test_board_without_network_and_link_is_an_error_of_the_file_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, BENCH.replace('link = "A50285BI"', ""))
+    done = suite(tmp_path, "-p", "tests.hil.desk")
+    said = done.stdout + done.stderr
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, said
+    # What it is, on which board, and what to do about it.
+    assert re.search(r"bench-link: .*'away'.*TIDEMARK_PICO.* link = .*adapter", said), said
+    assert "passed" not in said
+    assert "failed" not in said
+
+
+ALTERS = """
+def test_writes_over_what_it_found(held, tmp_path):
+    with held.open(tmp_path) as board:
+        region = held.definition.regions["slot_b"]
+        image = bytearray(board.read_flash(0, held.definition.flash_size, resume=False))
+        image[region.offset : region.offset + 4096] = bytes(range(256)) * 16
+        board.flash(bytes(image))
+"""
+
+
+def test_board_is_left_as_it_was_found_whatever_was_flashed_meanwhile(tmp_path: Path) -> None:
+    write(tmp_path, BENCH)
+    (tmp_path / "test_alters.py").write_text(ALTERS)
+    done = suite(tmp_path, "-p", "tests.hil.desk", "-s", tests=tmp_path / "test_alters.py")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert re.search(r"1 passed", said), said
+    assert "desk-1: flashed with what it was found with" in said
+    leaves_as_found(tmp_path)
+
+
+def leaves_as_found(folder: Path) -> None:
+    found, left = ((folder / name).read_bytes() for name in ("found.bin", "left.bin"))
+    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
+    for name in FOUND:
+        region = definition.regions[name]
+        assert found[region.offset : region.end] == left[region.offset : region.end], name
+
+
 @pytest.mark.timeout(600)
 def test_suite_runs_on_a_board_at_a_serial_port_and_leaves_it_as_it_was(tmp_path: Path) -> None:
     write(tmp_path, BENCH)
@@ -319,8 +398,4 @@ def test_suite_runs_on_a_board_at_a_serial_port_and_leaves_it_as_it_was(tmp_path
     assert re.search(r"2 passed, 1 skipped", said), said
     assert "no power switch in bench.toml" in said
     assert "recovered by its console" in said
-    found, left = ((tmp_path / name).read_bytes() for name in ("found.bin", "left.bin"))
-    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
-    for name in FOUND:
-        region = definition.regions[name]
-        assert found[region.offset : region.end] == left[region.offset : region.end], name
+    leaves_as_found(tmp_path)

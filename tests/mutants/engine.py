@@ -26,7 +26,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 LIMIT_S = 100
 # Of those that build an image of their own and run it in the emulator.
 EMULATED_LIMIT_S = 360
-_ID = re.compile(r"^I(?:[1-9]|1[01])-[a-z0-9-]+$")
+_ID = re.compile(r"^(?:I(?:[1-9]|1[01])|B)-[a-z0-9-]+$")
 # A mutant that is merely misspelt fails with one of these.
 _NO_PROOF = re.compile(r"(ImportError|ModuleNotFoundError|NameError|SyntaxError)\b")
 _KEYS = {"id", "rule", "file", "old", "new", "tests", "micropython"}
@@ -63,7 +63,7 @@ class Mutant:
 
     @property
     def invariant(self) -> str:
-        """Return the invariant's name, I1 to I11."""
+        """Return the invariant's name, I1 to I11, or B: a rule of the bench itself."""
         return self.id.partition("-")[0]
 
 
@@ -83,7 +83,7 @@ def load(path: Path = LIST) -> list[Mutant]:
     for entry in tomllib.loads(path.read_text()).get("mutant", []):
         name = str(entry.get("id", "?"))
         if not _ID.match(name):
-            raise MutantError(f"{name}: an id is I1 to I11, a dash, and lower-case words")
+            raise MutantError(f"{name}: an id is I1 to I11 or B, a dash, and lower-case words")
         if unknown := set(entry) - _KEYS:
             raise MutantError(f"{name}: nothing reads {sorted(unknown)}")
         if missing := _KEYS - set(entry) - {"micropython"}:

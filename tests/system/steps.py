@@ -54,9 +54,22 @@ async def on_trial(site: Site, index: int, since: int) -> None:
         await site.claimed(mode="trial", timeout=60)
 
 
-def causes_since(site: Site, number: int) -> list[str]:
+def last_record(site: Site) -> int:
+    """Return the number of the board's last record of evidence at its last hello or report."""
+    return site.claims()["evidence-head"][0]
+
+
+async def both_slots(site: Site) -> tuple[bytes, bytes]:
+    """Return what the flash holds in both slots."""
+    return (
+        await asyncio.to_thread(site.slot_bytes, "slot_a"),
+        await asyncio.to_thread(site.slot_bytes, "slot_b"),
+    )
+
+
+async def causes_since(site: Site, number: int) -> list[str]:
     """Return the causes of the boots that a board recorded after this number of its evidence."""
-    events = site.evidence()
+    events = await asyncio.to_thread(site.evidence)
     return [event.cause for event in events if event.code == "boot" and event.number > number]
 
 

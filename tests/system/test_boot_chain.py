@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.system.steps import at_repl, digest
+from tests.system.steps import at_repl, both_slots, digest
 from tidemark_host import provision
 from tidemark_host.hil.site import Site
 from tidemark_host.provision import ProvisionError
@@ -65,7 +65,7 @@ async def test_unreadable_slot_state_is_told_by_rescue_and_no_slot_is_written(si
     )
     await asyncio.to_thread(site.board.reset)
     await site.claimed(mode="rescue", timeout=60)
-    slots = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
+    slots = await both_slots(site)
     await site.publish("1.1.0")
     await site.claimed(update="slots-unknown", timeout=60)
-    assert slots == (site.slot_bytes("slot_a"), site.slot_bytes("slot_b"))
+    assert slots == await both_slots(site)

@@ -38,9 +38,11 @@ async def test_blank_board_is_flashed_makes_its_key_is_provisioned_and_says_hell
     claims = await site.claimed(mode="normal", timeout=60)
     assert born.board == site.definition.name
     region = site.definition.regions["provisioning"]
-    assert born.public in site.board.read_flash(region.offset, region.size)
+    assert born.public in await asyncio.to_thread(site.read_flash, region.offset, region.size)
     assert digest(claims) == hashlib.sha256(image.read_bytes()).digest()
     assert claims["floor"] == 1
+    # A board of the bench can be told from one of the field.
+    assert claims["trial-times"] == [2, 6, 1]
     await site.until("readings", lambda: len(site.readings()) > 5)
     await site.until("upstream", lambda: len(site.upstream.messages) > 5)
 
@@ -59,7 +61,8 @@ async def test_bad_link_settings_are_refused_before_anything_is_written(blank_si
 
     assert await asyncio.to_thread(attempt) == "config"
     region = site.definition.regions["provisioning"]
-    assert site.board.read_flash(region.offset, region.size) == b"\xff" * region.size
+    held = await asyncio.to_thread(site.read_flash, region.offset, region.size)
+    assert held == b"\xff" * region.size
 
 
 async def test_factory_image_that_the_root_does_not_sign_stays_unconfirmed(
@@ -79,7 +82,8 @@ async def test_factory_image_that_the_root_does_not_sign_stays_unconfirmed(
 
     assert await asyncio.to_thread(attempt) == "timestamp-threshold"
     region = site.definition.regions["provisioning"]
-    assert site.board.read_flash(region.offset, region.size) == b"\xff" * region.size
+    held = await asyncio.to_thread(site.read_flash, region.offset, region.size)
+    assert held == b"\xff" * region.size
 
 
 @pytest.mark.needs("cut")

@@ -64,7 +64,7 @@ async def test_cut_around_the_commit_of_a_slot(site: Site, beyond: int) -> None:
     await asyncio.to_thread(site.board.power_on)
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
     data = site.repository.target_path(site.definition.name, index).read_bytes()
-    assert site.slot_bytes("slot_b", len(data)) == data
+    assert await asyncio.to_thread(site.slot_bytes, "slot_b", len(data)) == data
     once_each(site)
 
 
@@ -80,7 +80,7 @@ async def test_cut_around_trial_and_confirmation(site: Site, n: int, variant: st
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
     await site.claimed(floor=index)
     data = site.repository.target_path(site.definition.name, index).read_bytes()
-    assert site.slot_bytes("slot_b", len(data)) == data
+    assert await asyncio.to_thread(site.slot_bytes, "slot_b", len(data)) == data
 
 
 async def test_sudden_loss_of_power_between_operations(site: Site) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tests.system.steps import causes_since, digest, downloading
+from tests.system.steps import causes_since, digest, downloading, last_record
 from tidemark_host.hil.site import Site
 
 
@@ -22,14 +24,14 @@ async def test_faulty_release_is_rejected_with_its_reason(
     site: Site, fault: str, reason: str, cause: str
 ) -> None:
     former = digest(site.claims())
-    slot = site.slot_bytes("slot_a")
-    last = site.evidence()[-1].number
+    slot = await asyncio.to_thread(site.slot_bytes, "slot_a")
+    last = last_record(site)
     index = await site.publish("1.1.0", fault)
     assert await site.outcome(index, 90) == (index, "rejected", reason)
     claims = await site.claimed(mode="normal")
     assert (digest(claims), claims["floor"]) == (former, 1)
-    assert cause in causes_since(site, last)
-    assert site.slot_bytes("slot_a") == slot
+    assert cause in await causes_since(site, last)
+    assert await asyncio.to_thread(site.slot_bytes, "slot_a") == slot
     # It is offered still, and never tried again.
     await site.claimed(update="rejected")
     assert [trial for trial in site.trials() if trial[0] == index] == [(index, "rejected", reason)]

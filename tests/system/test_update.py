@@ -7,21 +7,21 @@ import hashlib
 
 import pytest
 
-from tests.system.steps import digest, once_each
+from tests.system.steps import both_slots, digest, once_each
 from tidemark_host.hil.mirror import ATTEMPTS, Attempt
 from tidemark_host.hil.site import Site
 
 
 @pytest.mark.smoke
 async def test_signed_release_goes_into_the_other_slot_is_tried_and_confirmed(site: Site) -> None:
-    former = site.slot_bytes("slot_a")
+    former = await asyncio.to_thread(site.slot_bytes, "slot_a")
     index = await site.publish("1.1.0")
     assert await site.outcome(index) == (index, "confirmed", "ok")
     claims = await site.claimed(mode="normal", floor=index)
     data = site.repository.target_path(site.definition.name, index).read_bytes()
     assert digest(claims) == hashlib.sha256(data).digest()
-    assert site.slot_bytes("slot_b", len(data)) == data
-    assert site.slot_bytes("slot_a") == former
+    assert await asyncio.to_thread(site.slot_bytes, "slot_b", len(data)) == data
+    assert await asyncio.to_thread(site.slot_bytes, "slot_a") == former
     once_each(site)
 
 
@@ -30,7 +30,7 @@ async def test_second_update_goes_back_into_the_first_slot(site: Site) -> None:
         index = await site.publish(version)
         assert await site.outcome(index) == (index, "confirmed", "ok")
     data = site.repository.target_path(site.definition.name, index).read_bytes()
-    assert site.slot_bytes("slot_a", len(data)) == data
+    assert await asyncio.to_thread(site.slot_bytes, "slot_a", len(data)) == data
 
 
 @pytest.mark.needs("operations")
@@ -54,7 +54,7 @@ async def test_download_goes_on_where_a_power_cut_ended_it(site: Site) -> None:
     ]
     assert ranges, "it began again from the start"
     data = site.repository.target_path(site.definition.name, index).read_bytes()
-    assert site.slot_bytes("slot_b", len(data)) == data
+    assert await asyncio.to_thread(site.slot_bytes, "slot_b", len(data)) == data
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.text.replace(" ", "-"))
@@ -63,11 +63,11 @@ async def test_release_that_must_not_be_installed_is_refused(site: Site, attempt
     index = await site.publish("1.1.0")
     assert await site.outcome(index) == (index, "confirmed", "ok")
     await site.claimed(update="current")
-    slots = site.slot_bytes("slot_a"), site.slot_bytes("slot_b")
+    slots = await both_slots(site)
     with attempt.staged(site):
         await site.until(
             f"refused: {attempt.text}", lambda: site.claims().get("update") in attempt.codes, 60
         )
     await site.claimed(update="current", timeout=60)
-    assert slots == (site.slot_bytes("slot_a"), site.slot_bytes("slot_b"))
+    assert slots == await both_slots(site)
     assert site.claims()["floor"] == index

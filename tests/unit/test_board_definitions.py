@@ -154,6 +154,8 @@ assert PICO_RUNTIME
         ('label = "Tidemark Pico"', "label = 'a \"b'", "name"),
         ('label = "Tidemark Pico"', "label = 7", "type"),
         ("timeout_ms = 4000", "timeout_ms = 9000", "range"),
+        # Seconds are a bench's, which sets them when it provisions.
+        ("limit_ms = 180000", "limit_ms = 59999", "range"),
         # The last sector of the runtime's region is MicroPython's ROMFS, and stays blank.
         (PICO_MAX[0], f"runtime_max = {PICO_RUNTIME[1]}", "range"),
     ],

@@ -105,6 +105,7 @@ class Board:
         self.updates = None
         self.cause = "power-on"
         self.reason = ""
+        self.config = {}
         self.mode = "normal"
         self.trial_reason = "ok"
         self.records = []

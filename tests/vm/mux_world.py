@@ -8,6 +8,7 @@ except ImportError:
 
 from tidemark import mux_end
 from tidemark.compat import ticks_add
+from tidemark.errors import LinkError
 from tidemark.mux import Mux
 
 RATE = 92  # bytes a ms at 921,600 baud
@@ -17,6 +18,22 @@ def pattern(seed, size, start=0):
     """Bytes that tell their place and their stream; a third of them are zeros."""
     return bytes([(i * 7 + seed * 31 + (i >> 8)) & 0xFF if i % 3 else 0
                   for i in range(start, start + size)])
+
+
+def code_of(call, *args):
+    try:
+        call(*args)
+    except LinkError as error:
+        return error.code
+    return ""
+
+
+def errno_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error.errno
+    return 0
 
 
 class Counting:

@@ -36,6 +36,19 @@ def test_cohort_is_a_name_or_absent():
         assert config.cohort(config.check(changed)) == cohort
 
 
+class FieldBoard:
+    TRIAL_HOLD_MS = 10000
+    TRIAL_LIMIT_MS = 180000
+    TRIAL_BACKOFF_MS = 60000
+
+
+def test_trial_times_are_the_boards_unless_provisioning_set_all_three():
+    assert config.trial_times(config.check(good()), FieldBoard) == (10000, 180000, 60000)
+    changed = good()
+    changed[config.TRIAL] = [2, 6, 0]
+    assert config.trial_times(config.check(changed), FieldBoard) == (2000, 6000, 0)
+
+
 def test_missing_unknown_or_odd_link_settings_are_refused():
     for key in good():
         changed = good()
@@ -57,6 +70,17 @@ def test_missing_unknown_or_odd_link_settings_are_refused():
         (config.COHORT, "x" * 33),
         (config.COHORT, "targets"),
         (config.COHORT, 3),
+        (config.TRIAL, None),
+        (config.TRIAL, 60),
+        (config.TRIAL, [2, 6]),
+        (config.TRIAL, [2, 6, 1, 1]),
+        (config.TRIAL, [0, 6, 1]),
+        (config.TRIAL, [7, 6, 1]),
+        (config.TRIAL, [2, 3601, 1]),
+        (config.TRIAL, [2, 6, -1]),
+        (config.TRIAL, [2, 6, 3601]),
+        (config.TRIAL, [True, 6, 1]),
+        (config.TRIAL, [2, "6", 1]),
         (99, 1),
     ):
         changed = good()

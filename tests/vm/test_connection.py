@@ -3,7 +3,7 @@
 from agent_board import Board, refused
 
 import tidemark_board
-from tidemark import cbor, claims, cose
+from tidemark import cbor, claims, config, cose
 from tidemark.errors import LinkError, SessionError, StateError
 
 
@@ -37,6 +37,15 @@ def test_hello_carries_the_claims():
     board.journal.raise_mark("timestamp", 9, b"", b"12345678")
     said = claims.build(board)
     assert said[claims.TRUST_MARKS] == [3, 9, 0, 0]
+    assert claims.TRIAL_TIMES not in said
+
+
+def test_trial_times_that_are_not_the_fields_are_told_in_every_hello():
+    board = Board()
+    board.config = {config.TRIAL: [2, 6, 1]}
+    board.ready()
+    said = board.gateway.read_hello(board.link.sent[0][1])[9]
+    assert said[claims.TRIAL_TIMES] == [2, 6, 1]
 
 
 def test_repeats_an_unanswered_hello_ever_more_seldom():

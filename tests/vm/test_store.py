@@ -62,15 +62,17 @@ class CutFile:
             self.file.write(data[i : i + 1])
 
 
-def empty():
-    try:
-        names = os.listdir(_FOLDER)
-    except OSError:
+class Folder:
+    """An empty folder of `Files`, which is gone afterwards."""
+
+    def __enter__(self):
         os.mkdir(_FOLDER)
-        names = []
-    for name in names:
-        os.remove(_FOLDER + "/" + name)
-    return Files(_FOLDER)
+        return Files(_FOLDER)
+
+    def __exit__(self, *exception):
+        for name in os.listdir(_FOLDER):
+            os.remove(_FOLDER + "/" + name)
+        os.rmdir(_FOLDER)
 
 
 def saved(files, data, changes):
@@ -90,29 +92,29 @@ def saved(files, data, changes):
 
 def test_cut_between_any_two_writes_leaves_the_former_file_or_the_new_one():
     for changes in range(20):
-        files = empty()
-        files.save("role", b"former")
-        done = saved(files, b"newer one", changes)
-        assert files.load("role") == (b"newer one" if done else b"former"), changes
-        # What the cut left behind is in nobody's way.
-        files.save("role", b"third")
-        assert files.load("role") == b"third"
+        with Folder() as files:
+            files.save("role", b"former")
+            done = saved(files, b"newer one", changes)
+            assert files.load("role") == (b"newer one" if done else b"former"), changes
+            # What the cut left behind is in nobody's way.
+            files.save("role", b"third")
+            assert files.load("role") == b"third"
     assert done
 
 
 def test_missing_file_is_none_and_a_removed_one_is_missing():
-    files = empty()
-    assert files.load("role") is None
-    files.remove("role")
-    files.save("role", b"x")
-    files.remove("role")
-    assert files.load("role") is None
+    with Folder() as files:
+        assert files.load("role") is None
+        files.remove("role")
+        files.save("role", b"x")
+        files.remove("role")
+        assert files.load("role") is None
 
 
 def test_names_stay_in_the_folder():
-    files = empty()
-    for name in ("", "../x", "a/b", "x" * 121):
-        try:
-            raise AssertionError(files.load(name))
-        except StateError as error:
-            assert error.code == "file-name"
+    with Folder() as files:
+        for name in ("", "../x", "a/b", "x" * 121):
+            try:
+                raise AssertionError(files.load(name))
+            except StateError as error:
+                assert error.code == "file-name"

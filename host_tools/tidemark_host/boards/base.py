@@ -59,7 +59,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Reset:
-    """A start of the board: `power-on`, `watchdog`, `reset` or `soft`."""
+    """A start of the board: `power-on`, `watchdog`, `reset`, `soft`; `unknown`: nothing shows."""
 
     time: float
     cause: str
@@ -150,7 +150,12 @@ class Board(AbstractContextManager["Board", None], Protocol):
         """Wait for the planned cut and return it; the board is off then. Raises BoardTimeout."""
         ...
 
-    def read_flash(self, start: int, size: int) -> bytes: ...
+    def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
+        """Return what the flash holds.
+
+        `resume`: a board that had to be stopped for it goes on afterwards, by a reset.
+        """
+        ...
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the console's raw REPL by mpremote's own transport. Interrupts what runs there."""

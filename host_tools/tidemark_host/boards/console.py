@@ -33,8 +33,11 @@ class _Peer:
         fd: int,
         receive: Callable[[bytes], None],
         gone: Callable[[_Peer], None],
+        patient: bool = True,
     ) -> None:
+        """`patient`: what the peer has no room for waits; else it is lost, as on a device."""
         self.fd = fd
+        self._patient = patient
         self._selector = selector
         self._receive = receive
         self._gone = gone
@@ -47,6 +50,8 @@ class _Peer:
             self._queue.clear()
         self._queue += data
         self._flush()
+        if not self._patient:
+            self._queue.clear()
 
     def close(self) -> None:
         """Leave the selector. The descriptor is its owner's to close."""
@@ -81,6 +86,90 @@ class _Peer:
             self._selector.modify(self.fd, want, self._ready)
 
 
+class Pty:
+    """A pseudo terminal that others open by its `path`, within the selector loop of one thread."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        receive: Callable[[bytes], None],
+        device: bool = False,
+    ) -> None:
+        """`receive`: gets what is typed there.
+
+        `device`: as a port of the operating system it is always there, holds what comes before it
+        is opened as far as it has room, and whoever reads it when it is closed is told. Else what
+        is written while nobody has it open is gone.
+        """
+        self._selector = selector
+        self._receive = receive
+        self._device = device
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave, termios.TCSANOW)
+        self.path = os.ttyname(self._slave)
+        if not device:
+            # Nobody holds the other end but those who use it: so it can be seen whether any do.
+            os.close(self._slave)
+        self._peer: _Peer | None = None
+        self._look = select.poll()
+        self._look.register(self._master, select.POLLHUP)
+
+    def look(self) -> bool:
+        """Find out whether it has been opened, and return it. Call every `LOOK_S`."""
+        if self._peer is None and not self._hung_up():
+            self._peer = _Peer(
+                self._selector, self._master, self._receive, self._drop, not self._device
+            )
+        return self._peer is not None
+
+    def write(self, data: bytes) -> None:
+        """Say it to whoever has it open."""
+        if self.look() and self._peer is not None:
+            self._peer.write(data)
+
+    def close(self) -> None:
+        """Close both ends."""
+        if self._peer is not None:
+            self._drop(self._peer)
+        os.close(self._master)
+        if self._device:
+            os.close(self._slave)
+
+    def _hung_up(self) -> bool:
+        return any(events & select.POLLHUP for _, events in self._look.poll(0))
+
+    def _drop(self, peer: _Peer) -> None:
+        peer.close()
+        self._peer = None
+
+
+class Wire:
+    """A board's end of its serial line where the board, or what stands for it, lives in the thread
+    of the line's other end."""
+
+    def __init__(self, selector: selectors.BaseSelector, receive: Callable[[bytes], None]) -> None:
+        """`receive`: gets what the host sends."""
+        self._selector = selector
+        self._receive = receive
+        self.host_end, self._end = socket.socketpair()  # the first: for `Console.attach`
+        self._end.setblocking(False)
+        selector.register(self._end, selectors.EVENT_READ, self._ready)
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send to the host. Where nobody reads it is lost, as on a line."""
+        with contextlib.suppress(BlockingIOError):
+            self._end.send(data)
+
+    def close(self) -> None:
+        """Close the board's end."""
+        self._selector.unregister(self._end)
+        self._end.close()
+
+    def _ready(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._receive(self._end.recv(_CHUNK))
+
+
 class Console:
     """The host's end of the serial line. Runs within the selector loop of its board's thread."""
 
@@ -91,14 +180,8 @@ class Console:
         self._selector = selector
         self._board: socket.socket | None = None
         self._last = 0  # the byte printed last
-        self._master, slave = os.openpty()
-        tty.setraw(slave, termios.TCSANOW)
-        self.path = os.ttyname(slave)
-        # Nobody holds the other end but those who use it: so it can be seen whether any do.
-        os.close(slave)
-        self._pty: _Peer | None = None
-        self._look = select.poll()
-        self._look.register(self._master, select.POLLHUP)
+        self._pty = Pty(selector, self.send)
+        self.path = self._pty.path
         self._clients: dict[_Peer, socket.socket] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
@@ -130,23 +213,20 @@ class Console:
 
     def look(self) -> bool:
         """Find out whether the pty has been opened, and return it. Call every `LOOK_S`."""
-        if self._pty is None and not self._hung_up():
-            self._pty = _Peer(self._selector, self._master, self.send, self._drop_pty)
-        return self._pty is not None
+        return self._pty.look()
+
+    def hang_up(self) -> None:
+        """End the connections of all who came over TCP."""
+        for client in list(self._clients):
+            self._drop(client)
 
     def close(self) -> None:
         """Close all ends."""
         self.detach()
-        if self._pty is not None:
-            self._drop_pty(self._pty)
-        for client in list(self._clients):
-            self._drop(client)
+        self._pty.close()
+        self.hang_up()
         self._selector.unregister(self._listener)
         self._listener.close()
-        os.close(self._master)
-
-    def _hung_up(self) -> bool:
-        return any(events & select.POLLHUP for _, events in self._look.poll(0))
 
     def _from_board(self) -> None:
         board = self._board
@@ -160,8 +240,7 @@ class Console:
             if not self._raw:
                 self.log.add(data)
                 data = self._cook(data)
-            if self.look() and self._pty is not None:
-                self._pty.write(data)
+            self._pty.write(data)
             for client in list(self._clients):
                 client.write(data)
 
@@ -173,10 +252,6 @@ class Console:
             out.append(byte)
             self._last = byte
         return bytes(out)
-
-    def _drop_pty(self, peer: _Peer) -> None:
-        peer.close()
-        self._pty = None
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -26,7 +24,7 @@ from tidemark_host.boards.base import (
     Reset,
     Violation,
 )
-from tidemark_host.boards.console import Console
+from tidemark_host.boards.console import Console, Wire
 from tidemark_host.boards.console_log import ConsoleLog
 from tidemark_host.boards.emulated_chip import (
     FLASH_SIZE,
@@ -47,7 +45,6 @@ _SLICE_S = 0.004  # emulated; how late the host is heard
 _SILENCE_S = 5.0  # on a machine that is busy with other things
 _SOFT_RESET = b"MPY: soft reboot"
 _LINE_MAX = 256
-_CHUNK = 65536
 
 
 class EmulatedBoard:
@@ -97,14 +94,11 @@ class EmulatedBoard:
         self._wall = self._emulated = 0.0  # seconds; the instant from which time is kept
         self._line = bytearray()
         self._service = Service("emulated-board", self._turn)
-        self._lines = [Console(self._service.selector), Console(self._service.selector, raw=True)]
-        self._ends: list[socket.socket] = []
-        for number, line in enumerate(self._lines):
-            ours, theirs = socket.socketpair()
-            theirs.setblocking(False)
-            line.attach(ours)
-            self._ends.append(theirs)
-            self._service.selector.register(theirs, selectors.EVENT_READ, self._receiver(number))
+        selector = self._service.selector
+        self._lines = [Console(selector), Console(selector, raw=True)]
+        self._wires = [Wire(selector, self._receiver(uart)) for uart in (0, 1)]
+        for line, wire in zip(self._lines, self._wires, strict=True):
+            line.attach(wire.host_end)
         self._sent = [bytearray(), bytearray()]
         self._nor = self._flashed(b"")
         self._service.start()
@@ -258,7 +252,7 @@ class EmulatedBoard:
         """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
         self._service.wait(lambda: self._state == state, timeout, f"state {state}")
 
-    def read_flash(self, start: int, size: int) -> bytes:
+    def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the flash holds. Raises BoardError `bounds`."""
         if start < 0 or size < 0 or start + size > FLASH_SIZE:
             raise BoardError("bounds", "outside the flash")
@@ -304,9 +298,8 @@ class EmulatedBoard:
         with contextlib.suppress(BoardError):
             self._service.do(lambda: self._off("closed"))
         self._service.close()
-        for end in self._ends:
-            self._service.selector.unregister(end)
-            end.close()
+        for wire in self._wires:
+            wire.close()
         for line in self._lines:
             line.close()
         self._service.dispose()
@@ -359,12 +352,8 @@ class EmulatedBoard:
         for line in self._lines:
             line.look()
 
-    def _receiver(self, uart: int) -> Callable[[], None]:
-        def receive() -> None:
-            try:
-                data = self._ends[uart].recv(_CHUNK)
-            except BlockingIOError:
-                return
+    def _receiver(self, uart: int) -> Callable[[bytes], None]:
+        def receive(data: bytes) -> None:
             if self._chip and self._state == _RUNNING:
                 self._chip.send(data, uart)
 
@@ -389,10 +378,7 @@ class EmulatedBoard:
     def _flush(self) -> None:
         for uart, data in enumerate(self._sent):
             if data:
-                with contextlib.suppress(
-                    BlockingIOError
-                ):  # nobody reads: as on a line, it is lost
-                    self._ends[uart].send(data)
+                self._wires[uart].send(data)
                 data.clear()
 
     # -- power --------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from tidemark_host.boards.emulated import EmulatedPico
 from tidemark_host.boards.emulated_chip import with_runtime
 from tidemark_host.factory import factory_image
 from tidemark_host.gateway.identity import GatewayIdentity
-from tidemark_host.provision import Anchors, LinkSettings, begin, finish
+from tidemark_host.provision import BENCH_TRIAL, Anchors, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
 from tidemark_host.toolchain_rp2 import flash_of
 
 # Nobody listens there: the board has a key and settings, and never a session.
-_LINK = LinkSettings("127.0.0.1", 1883, "http://127.0.0.1/m/", "http://127.0.0.1/t/")
+_LINK = LinkSettings(
+    "127.0.0.1", 1883, "http://127.0.0.1/m/", "http://127.0.0.1/t/", trial=BENCH_TRIAL
+)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A real board on a serial port: its console shared by log, pty and TCP, its flash and its supply
 in the hands of programs beside it.
 
-Some things can't be seen from outside of a real chip. `operations` and `violations` are empty; a
-start that the board did not announce, and that nobody here caused, counts as the watchdog's.
+Some things can't be seen from outside of a real chip. `operations` and `violations` are empty, and
+the cause of a start that the board did not announce, and that nobody here caused, is `unknown`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -21,24 +20,22 @@ import serial
 
 from tidemark_host import remote
 from tidemark_host.boards.base import BoardError, Cut, Operation, Reset, Violation
-from tidemark_host.boards.console import Console
+from tidemark_host.boards.console import Console, Wire
 from tidemark_host.boards.console_log import ConsoleLog
-from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.repl import GONE, Repl
 from tidemark_host.boards.service import Service
+from tidemark_host.boards.starts import Starts
 
 BAUD = 115_200
 _LOOK_S = 0.02
 _RETRY_S = 0.2  # between two attempts to open a port that is gone
 _CHUNK = 4096
-_LINE_MAX = 512
+_OUT_MAX = 1 << 20  # bytes that wait for a board which does not take them
 _BLOCK = 2048  # bytes of flash an answer hands over: no more than a slow port's buffer holds
 _READ_S = 60.0
+_BACK_S = 30.0
 _CUT_S = 0.004  # stands for one flash operation when the power is cut by the clock
 
-_SOFT = b"MPY: soft reboot"
-_RAW = b"raw REPL; CTRL-B"
-_STARTS = (b"tidemark: slot ", b"tidemark: not prov", b"tidemark: rescue (", b"tidemark: safe")
-_ANNOUNCED = (b"tidemark: reset, reason", b"tidemark: the lease ran out")
 # The base's own way, where there is a base.
 _RESET = """
 try:
@@ -104,19 +101,15 @@ class SerialBoard:
         self._retry_at = 0.0
         self._out = bytearray()
         self._resets: list[Reset] = []
-        self._line = bytearray()
-        self._caused = ""  # by the host or announced by the board: the next start's cause
-        self._soft = False  # a soft reset was told, whose start may be told as well
+        self._starts = Starts()
         self._gone = False  # the port went away by itself, as it does when the board starts
-        self._told = False  # such a start was noted, and may be told as well
+        self._is_on = bool(find())
         self._timer: threading.Timer | None = None
         self._cuts: list[Cut | BoardError] = []  # a switch that failed has cut nothing
         self._service = Service("serial-board", self._turn)
         self._console = Console(self._service.selector)
-        ours, self._end = socket.socketpair()
-        self._end.setblocking(False)
-        self._console.attach(ours)
-        self._service.selector.register(self._end, selectors.EVENT_READ, self._from_host)
+        self._wire = Wire(self._service.selector, self._from_host)
+        self._console.attach(self._wire.host_end)
         self._service.start()
 
     # -- the interface ------------------------------------------------------------------------
@@ -160,16 +153,22 @@ class SerialBoard:
             raise BoardError("flasher", "nothing here can flash this board")
         if self._power:
             self.power_on()
-        self._mark("reset")
-        self._flasher.write(self, image)
+        self._expect("reset")
+        try:
+            self._flasher.write(self, image)
+        except BoardError:
+            self._expect("")
+            raise
         if self._power:
             self.power_off()
 
     def power_on(self) -> None:
         """Switch on. Without a switch the board is on."""
         if self._power:
-            self._mark("power-on")
+            if not self._is_on:
+                self._expect("power-on")
             self._power.on()
+            self._is_on = True
 
     def power_off(self) -> None:
         """Switch off. Raises BoardError `power` without a switch."""
@@ -177,13 +176,14 @@ class SerialBoard:
             raise BoardError("power", "no switch for this board's supply is named")
         self._cancel_cut()
         self._power.off()
+        self._is_on = False
         self._note("power off")
 
     def reset(self) -> None:
         """Reset by the REPL; by the supply where no REPL answers and there is a switch."""
         try:
             with self.repl() as console:
-                self._mark("reset")
+                self._expect("reset")
                 with contextlib.suppress(BoardError):  # no answer is the answer
                     console.exec(_RESET, 1.0)
         except BoardError:
@@ -223,8 +223,10 @@ class SerialBoard:
 
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the running firmware reads there; the board resets afterwards, or stays
-        stopped under its lease."""
+        stopped under its lease. One that resets is waited for."""
         content = bytearray(b"\xff" * size)
+        starts = len(self.resets)
+        leaves = False
         with self.repl() as console:
             console.exec(_DUMP)
             full = console.exec(f"_full({start}, {size})", _READ_S).split()
@@ -233,7 +235,10 @@ class SerialBoard:
                 said = console.exec(f"_block({at}, {count})").strip()
                 content[at - start : at - start + count] = remote.from_base64(said, count)
             if resume:
-                remote.resume(console)
+                leaves = remote.resume(console)
+        if leaves:
+            # Whoever talks to it next must not be cut off by a reset that is on its way.
+            self._service.wait(lambda: len(self._resets) > starts, _BACK_S, "start after reading")
         return bytes(content)
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
@@ -261,8 +266,7 @@ class SerialBoard:
         self._cancel_cut()
         self._service.close()
         self._close_port()
-        self._service.selector.unregister(self._end)
-        self._end.close()
+        self._wire.close()
         self._console.close()
         self._service.dispose()
 
@@ -294,15 +298,14 @@ class SerialBoard:
             port = serial.serial_for_url(name, self._baud, timeout=0)
             fd = port.fileno()
             os.set_blocking(fd, False)
-        except (OSError, ValueError):  # SerialException is an OSError
-            return
+        except (*GONE, ValueError):
+            return  # it may go in the middle of being opened
         self._port, self._port_fd = port, fd
-        self._service.selector.register(fd, selectors.EVENT_READ, self._from_board)
+        self._service.selector.register(fd, selectors.EVENT_READ, self._ready)
         self.serial_log.note(f"port {name}")
         if self._gone:
-            self._gone, self._told = False, True
-            self._started(self._caused or "watchdog")
-            self._caused = ""
+            self._gone = False
+            self._started(self._starts.came_back())
 
     def _close_port(self) -> None:
         port, self._port = self._port, None
@@ -310,7 +313,7 @@ class SerialBoard:
             return
         self._service.selector.unregister(self._port_fd)
         self._out.clear()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*GONE):
             port.close()
         self.serial_log.note("port gone")
 
@@ -325,57 +328,47 @@ class SerialBoard:
             self._gone = True
             self._close_port()
             return
-        self._watch(data)
-        with contextlib.suppress(BlockingIOError):  # nobody reads: as on a line, it is lost
-            self._end.send(data)
+        self._started(self._starts.heard(data))
+        self._wire.send(data)
 
-    def _from_host(self) -> None:
-        try:
-            self._out += self._end.recv(_CHUNK)
-        except BlockingIOError:
+    def _from_host(self, data: bytes) -> None:
+        if self._port is None or len(self._out) + len(data) > _OUT_MAX:
+            self._out.clear()  # as on a line, it is lost
             return
+        self._out += data
+        self._flush()
+
+    def _ready(self) -> None:
+        self._flush()
+        if self._port is not None:
+            self._from_board()
+
+    def _flush(self) -> None:
+        """Hand the board what it takes; the rest waits, and nothing else does."""
         while self._out and self._port is not None:
             try:
                 del self._out[: os.write(self._port_fd, self._out)]
             except BlockingIOError:
-                # A line of its speed takes a moment; input waits meanwhile.
-                time.sleep(0.001)
+                break
             except OSError:
                 self._gone = True
                 self._close_port()
-        self._out.clear()
+                return
+        if self._port is None:
+            return
+        want = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        selector = self._service.selector
+        if selector.get_key(self._port_fd).events != want:
+            selector.modify(self._port_fd, want, self._ready)
 
-    def _watch(self, data: bytes) -> None:
-        """See starts and announcements in what the board says."""
-        for byte in data:
-            if byte != 10:
-                if len(self._line) < _LINE_MAX:
-                    self._line.append(byte)
-                continue
-            line = bytes(self._line).rstrip(b"\r")
-            self._line.clear()
-            if line.endswith(_SOFT):
-                self._started("soft")
-                self._soft = True
-            elif _RAW in line:
-                self._soft = False
-            elif any(text in line for text in _ANNOUNCED):
-                self._caused = self._caused or "reset"
-            elif any(text in line for text in _STARTS):
-                if self._caused or not (self._soft or self._told):
-                    self._started(self._caused or "watchdog")
-                self._caused, self._soft, self._told = "", False, False
+    def _started(self, causes: Sequence[str]) -> None:
+        for cause in causes:
+            self._resets.append(Reset(time.monotonic(), cause))
+            self.serial_log.note(f"a start, by what was seen: {cause}")
+            self._service.notify()
 
-    def _started(self, cause: str) -> None:
-        self._resets.append(Reset(time.monotonic(), cause))
-        self.serial_log.note(f"a start, by what was said: {cause}")
-        self._service.notify()
-
-    def _mark(self, cause: str) -> None:
-        def mark() -> None:
-            self._caused = cause
-
-        self._service.do(mark)
+    def _expect(self, cause: str) -> None:
+        self._service.do(lambda: self._starts.expect(cause))
 
     def _note(self, text: str) -> None:
         self._service.do(lambda: self.serial_log.note(text))

@@ -13,18 +13,15 @@ import selectors
 import shutil
 import socket
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from tidemark_host.boards.base import (
     BoardError,
-    BoardTimeout,
     Cut,
     Operation,
     Reset,
@@ -36,15 +33,13 @@ from tidemark_host.boards.hardware import LOG_MAX, Frame, FrameError, Frames, Ha
 from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
 from tidemark_host.boards.processor import Processor
 from tidemark_host.boards.repl import Repl
-
-T = TypeVar("T")
+from tidemark_host.boards.service import Service
 
 FLASH_SIZE = 2 * 1024 * 1024
 SECTOR = 4096
 PAGE = 256
 # Objects of a 64-bit runtime are twice as large as the RP2040's, which leaves 240 KB of heap.
 HEAP = "512k"
-_CALL_S = 30.0
 _OFF, _RUNNING, _HUNG = "off", "running", "hung"
 
 
@@ -67,6 +62,7 @@ class VirtualBoard:
         unique_id: bytes | None = None,
         auto_power: bool = False,
         weak: bool = False,
+        native_usb: bool = False,
     ) -> None:
         """Make a board that is switched off.
 
@@ -75,7 +71,8 @@ class VirtualBoard:
         the frozen modules (an empty _boot.py unless given): a test's own firmware. `firmware`: a
         folder of sources for a runtime that has no base frozen. `auto_power`: power returns at
         once after a planned cut. `weak`: cells of an interrupted operation read differently from
-        boot to boot (`nor.NorFlash`; the reading of a boot is `power_on`'s).
+        boot to boot (`nor.NorFlash`; the reading of a boot is `power_on`'s). `native_usb`: the
+        console is a device of the board itself: whoever has it over TCP loses it at each reset.
         """
         self._temporary = folder is None
         self._folder = folder or Path(tempfile.mkdtemp(prefix="tidemark-board-"))
@@ -88,6 +85,7 @@ class VirtualBoard:
         self._map = _map_flash(self.flash_path, size)
         self._size = size
         self._weak = weak
+        self._native_usb = native_usb
         self._hardware = Hardware(self._new_nor(), unique_id or os.urandom(8))
         self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
         self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
@@ -95,16 +93,9 @@ class VirtualBoard:
         self._board_end: socket.socket | None = None  # of the console: it outlives a soft reset
         self._frames = Frames()
         self._state = _OFF
-        self._changed = threading.Condition()
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._selector = selectors.DefaultSelector()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
-        self._console = Console(self._selector)
-        self._closing = False
-        self._thread = threading.Thread(target=self._serve, name="virtual-board", daemon=True)
-        self._thread.start()
+        self._service = Service("virtual-board", self._turn)
+        self._console = Console(self._service.selector)
+        self._service.start()
 
     # -- the interface ------------------------------------------------------------------------
 
@@ -136,17 +127,17 @@ class VirtualBoard:
     @property
     def resets(self) -> list[Reset]:
         """Each start of the board, the oldest first."""
-        return self._do(lambda: list(self._resets))
+        return self._service.do(lambda: list(self._resets))
 
     @property
     def operations(self) -> list[Operation]:
         """Flash operations of the firmware, a page or a sector each, the oldest first."""
-        return self._do(lambda: list(self._hardware.operations))
+        return self._service.do(lambda: list(self._hardware.operations))
 
     @property
     def violations(self) -> list[Violation]:
         """Accesses that the flash refused; also noted in the console's log."""
-        return self._do(lambda: list(self._hardware.violations))
+        return self._service.do(lambda: list(self._hardware.violations))
 
     @property
     def feeds(self) -> int:
@@ -170,7 +161,7 @@ class VirtualBoard:
             self._hardware.nor = self._new_nor()
             self._hardware.nor.faults = worn
 
-        self._do(write)
+        self._service.do(write)
 
     def power_on(self, readings: Mapping[int, str] | None = None) -> None:
         """Switch on; nothing happens when it is on. `readings`: of weak cells in this boot."""
@@ -181,11 +172,11 @@ class VirtualBoard:
                     self._hardware.power_up(dict(readings or {}))
                 self._start("power-on")
 
-        self._do(on)
+        self._service.do(on)
 
     def power_off(self) -> None:
         """Cut the power now, between flash operations."""
-        self._do(lambda: self._off("power off"))
+        self._service.do(lambda: self._off("power off"))
 
     def reset(self) -> None:
         """Reset as the reset pin does. Raises BoardError `off`."""
@@ -195,13 +186,13 @@ class VirtualBoard:
                 raise BoardError("off", "a board without power can't be reset")
             self._restart("reset")
 
-        self._do(again)
+        self._service.do(again)
 
     def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
         """Cut the power at the n-th flash operation from now (1: the next); see `base.Board`."""
         if n < 1 or variant not in VARIANTS:
             raise BoardError("cut", f"no such cut: {n}, {variant}")
-        self._do(lambda: self._hardware.cut_at(n, variant, count, mask))
+        self._service.do(lambda: self._hardware.cut_at(n, variant, count, mask))
 
     def wear(self, start: int, size: int, kind: str) -> None:
         """Give the sectors of a part of the flash one of `nor.FAULTS`, for good.
@@ -220,7 +211,7 @@ class VirtualBoard:
 
     def wait_cut(self, timeout: float = 10.0) -> Cut:
         """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
-        self._wait(lambda: bool(self._cuts), timeout, "power cut")
+        self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
         return self._cuts.popleft()
 
     def wait_reset(self, cause: str, timeout: float = 10.0, since: int = 0) -> Reset:
@@ -229,14 +220,14 @@ class VirtualBoard:
         def found() -> list[Reset]:
             return [reset for reset in list(self._resets)[since:] if reset.cause == cause]
 
-        self._wait(lambda: bool(found()), timeout, f"reset by {cause}")
+        self._service.wait(lambda: bool(found()), timeout, f"reset by {cause}")
         return found()[0]
 
     def wait_state(self, state: str, timeout: float = 10.0) -> None:
         """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
-        self._wait(lambda: self._state == state, timeout, f"state {state}")
+        self._service.wait(lambda: self._state == state, timeout, f"state {state}")
 
-    def read_flash(self, start: int, size: int) -> bytes:
+    def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the flash file holds. Raises BoardError `bounds`."""
         if start < 0 or size < 0 or start + size > self._size:
             raise BoardError("bounds", "outside the flash")
@@ -244,7 +235,7 @@ class VirtualBoard:
 
     def send(self, data: bytes) -> None:
         """Type on the console."""
-        self._do(lambda: self._console.send(data))
+        self._service.do(lambda: self._console.send(data))
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
@@ -252,16 +243,13 @@ class VirtualBoard:
 
     def close(self) -> None:
         """Switch off and leave nothing behind. A second call does nothing."""
-        if self._closing:
+        if self._service.closing:
             return
-        self._do(lambda: self._off("closed"))
-        self._closing = True
-        self._wake()
-        self._thread.join(_CALL_S)
+        with contextlib.suppress(BoardError):  # its thread has failed, and said so
+            self._service.do(lambda: self._off("closed"))
+        self._service.close()
         self._console.close()
-        self._selector.close()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._service.dispose()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -278,53 +266,12 @@ class VirtualBoard:
 
     # -- the service thread -------------------------------------------------------------------
 
-    def _do(self, job: Callable[[], T]) -> T:
-        """Run `job` in the service thread, where all state lives, and return its result."""
-        if self._closing:
-            raise BoardError("closed", "the board has been closed")
-        if threading.current_thread() is self._thread:
-            return job()
-        future: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(job())
-            except BaseException as error:  # handed to the caller, whose error it is
-                future.set_exception(error)
-
-        self._jobs.append(run)
-        self._wake()
-        return future.result(_CALL_S)
-
-    def _wake(self) -> None:
-        self._wake_out.send(b"w")
-
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
-        while self._jobs:
-            self._jobs.popleft()()
-
-    def _wait(self, holds: Callable[[], bool], timeout: float, what: str) -> None:
-        with self._changed:
-            if not self._changed.wait_for(holds, timeout):
-                raise BoardTimeout(f"no {what} within {timeout} s")
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _serve(self) -> None:
-        while not self._closing:
-            patience = self._patience()
-            if self._state == _RUNNING and not self._console.look():
-                patience = LOOK_S if patience is None else min(patience, LOOK_S)
-            for key, _ in self._selector.select(patience):
-                # An earlier event of this round may have closed this one's socket.
-                now = self._selector.get_map().get(key.fd)
-                if now is not None and now.data == key.data:
-                    key.data()
-            self._look_at_watchdog()
+    def _turn(self) -> None:
+        patience = self._patience()
+        if self._state == _RUNNING and not self._console.look():
+            patience = LOOK_S if patience is None else min(patience, LOOK_S)
+        self._service.poll(patience)
+        self._look_at_watchdog()
 
     def _patience(self) -> float | None:
         hardware = self._hardware
@@ -350,23 +297,25 @@ class VirtualBoard:
         control = self._processor.start(self._board_end.fileno(), self.flash_path)
         self._control = control
         self._frames = Frames()
-        self._selector.register(control, selectors.EVENT_READ, self._requests)
+        self._service.selector.register(control, selectors.EVENT_READ, self._requests)
         self._state = _RUNNING
         self._resets.append(Reset(time.monotonic(), cause))
         if cause != "soft":
             self.serial_log.note(cause)
-        self._notify()
+        self._service.notify()
 
     def _kill(self) -> None:
         self._processor.kill()
         control, self._control = self._control, None
         if control is not None:
-            self._selector.unregister(control)
+            self._service.selector.unregister(control)
             control.close()
 
     def _unplug(self) -> None:
         self._kill()
         self._console.detach()
+        if self._native_usb:
+            self._console.hang_up()
         if self._board_end is not None:
             self._board_end.close()
             self._board_end = None
@@ -378,7 +327,7 @@ class VirtualBoard:
         self._state = _OFF
         self._hardware.power_off()
         self.serial_log.note(why)
-        self._notify()
+        self._service.notify()
 
     def _restart(self, cause: str, raw: bool = False) -> None:
         if cause == "soft":
@@ -430,7 +379,7 @@ class VirtualBoard:
         variant = self._hardware.variant
         self._off(f"power cut {variant} {operation.kind} at {operation.address:#x}")
         self._cuts.append(Cut(time.monotonic(), operation, variant))
-        self._notify()
+        self._service.notify()
         if self._auto_power:
             self._start("power-on")
 
@@ -440,7 +389,7 @@ class VirtualBoard:
         self._kill()
         self.serial_log.note(f"process ended: {how} {why}".rstrip())
         self._state = _HUNG
-        self._notify()
+        self._service.notify()
 
     # -- making one ---------------------------------------------------------------------------
 

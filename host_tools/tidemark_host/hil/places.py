@@ -4,7 +4,7 @@
 nickname = "desk-1"
 board = "TIDEMARK_PICO"             # a folder of boards/
 serial = "E6614103E7452D2F"         # USB serial number of its console
-link = "A50285BI"                   # of the adapter on its link, where it has no network
+link = "A50285BI"                   # of the adapter on its link: a must where it has no network
 power = { hub = "1-1.4", port = 2 } # uhubctl; or { on = [...], off = [...] }; or left out
 restore = true                      # leave it as it was found
 """
@@ -24,7 +24,7 @@ import platformdirs
 
 from tidemark_host import discovery, flashing, remote
 from tidemark_host.boardfile import Board as Definition
-from tidemark_host.boardfile import load_board
+from tidemark_host.boardfile import BoardFileError, load_board
 from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
@@ -111,6 +111,18 @@ def _place(path: Path, row: object) -> Place:
     restore = table.get("restore", True)
     if not isinstance(link, str) or not isinstance(restore, bool):
         raise PlaceError("bench-format", f"{where}: link is a text, restore true or false")
+    try:
+        definition = load_board(BOARDS / table["board"] / "board.toml")
+    except BoardFileError as error:
+        raise PlaceError("bench-board", f"{where}: {error}") from error
+    if not link and not definition.network:
+        # Else every test would fail as if the board could not find its gateway.
+        raise PlaceError(
+            "bench-link",
+            f'{where}: {definition.name} has no network of its own. Say link = "...", the USB '
+            "serial number of the adapter on its uart1 (docs/uart-link.md); `tidemark boards` "
+            "prints it",
+        )
     if not isinstance(baud, int) or isinstance(baud, bool) or not 1200 <= baud <= 4_000_000:
         raise PlaceError("bench-format", f"{where}: baud is a number from 1200 to 4000000")
     power = _power(where, table.get("power"))

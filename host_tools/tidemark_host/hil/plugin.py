@@ -31,6 +31,7 @@ from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
 from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
 from tidemark_host.hil.waiting import SiteError
+from tidemark_host.provision import BENCH_TRIAL
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ def _meant(config: pytest.Config) -> list[SerialTarget]:
     try:
         found = places.read(path)
     except places.PlaceError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(f"{error.code}: {error}") from error
     wanted = [place for place in found if not name or name in (place.nickname, place.board)]
     if name and not wanted:
         raise pytest.UsageError(f"{path} has no board {name}")
@@ -197,7 +198,7 @@ async def _provision(folder: Path, target: Target) -> Snapshot:
         await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
         await site.until("the first readings", site.readings)
         # From then on the boot counts as a healthy one: the next is not held back.
-        least = site.definition.constants["TRIAL_HOLD_MS"] // 1000 + 1
+        least = BENCH_TRIAL.hold_s + 1
         await site.until("a healthy board", lambda: site.claims().get("uptime", 0) > least)
         return await site.rest(folder / "rest")
 

@@ -89,6 +89,11 @@ class GatewayProcess:
         except Timeout as error:
             raise SiteError(str(error)) from error
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.returncode is None
+
     async def kill(self) -> None:
         """End it as a power cut would: SIGKILL to its own process."""
         process, self._process = self._process, None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,11 +24,11 @@ from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.hil import images, processes, waiting
-from tidemark_host.hil.targets import CONSOLE, POWER, Target
+from tidemark_host.hil.targets import CONSOLE, PEEK, POWER, Target, power_cycle
 from tidemark_host.hil.upstream import UpstreamReader
-from tidemark_host.hil.waiting import HOST, free_port
+from tidemark_host.hil.waiting import HOST, SiteError, Timeout, free_port
 from tidemark_host.inventory import DEFAULT_COHORT, Inventory
-from tidemark_host.provision import Anchors, Born, LinkSettings, begin, finish
+from tidemark_host.provision import BENCH_TRIAL, Anchors, Born, LinkSettings, begin, finish
 from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
 
@@ -162,11 +164,10 @@ class Site:
 
     async def rest(self, folder: Path) -> Snapshot:
         """Switch board and gateway off and keep both as they are in a new `folder`."""
-        await asyncio.to_thread(self.halt)
+        flash = await asyncio.to_thread(self._halted_flash)
         await self.kill_gateway()
         for name in _KEPT:
             shutil.copytree(self.folder / name, folder / name)
-        flash = await asyncio.to_thread(self.board.read_flash, 0, self.definition.flash_size)
         ports = (self.broker.port, self.mirror.port)
         return Snapshot(folder, flash, self.id, self.public, *ports)
 
@@ -306,18 +307,15 @@ class Site:
             report_s=2,
             keepalive_s=4,
             cohort=cohort,
+            trial=BENCH_TRIAL,
         )
 
     async def power_cycle(self) -> str:
         """Switch the board off and on, or reset it; returns which: `power` or `reset`."""
-        if POWER in self.target.abilities:
-            self.note("power off and on")
-            await asyncio.to_thread(self.board.power_off)
-            await asyncio.to_thread(self.board.power_on)
-            return "power"
-        self.note(f"reset, since {self.target.lacks(POWER)}")
-        await asyncio.to_thread(self.board.reset)
-        return "reset"
+        how = await asyncio.to_thread(power_cycle, self.target, self.board)
+        why = "power off and on" if how == "power" else f"reset, since {self.target.lacks(POWER)}"
+        self.note(why)
+        return how
 
     def halt(self) -> None:
         """Switch the board off, or stop its application where nothing can."""
@@ -325,7 +323,22 @@ class Site:
             self.board.power_off()
             return
         self.note(f"stopped at the REPL, since {self.target.lacks(POWER)}")
+        self._stop()
+
+    def _stop(self) -> None:
         self.board.repl(True, 10 * self.target.patience).close()
+
+    def _halted_flash(self) -> bytes:
+        """Halt the board and return all of its flash; it has not run since."""
+        if PEEK in self.target.abilities:
+            self.halt()
+        else:
+            self._stop()  # one that is off can't be read
+        # It must not run on: its counter would go back with what is written later (I1).
+        flash = self.board.read_flash(0, self.definition.flash_size, resume=False)
+        if POWER in self.target.abilities:
+            self.board.power_off()
+        return flash
 
     async def cut(self, n: int, variant: str = "torn", timeout: float = 30.0) -> Cut:
         """Have the power fail at the n-th flash operation from now; return when it has."""
@@ -339,8 +352,7 @@ class Site:
 
         `changes`: (region, offset in it, bytes).
         """
-        self.halt()
-        flash = bytearray(self.board.read_flash(0, self.definition.flash_size))
+        flash = bytearray(self._halted_flash())
         for region, offset, data in changes:
             start = self.definition.regions[region].offset + offset
             flash[start : start + len(data)] = data
@@ -402,7 +414,7 @@ class Site:
         from tidemark.flash import Region
 
         region = self.definition.regions[name]
-        flash = NorFlash(bytearray(self.board.read_flash(region.offset, region.size)))
+        flash = NorFlash(bytearray(self.read_flash(region.offset, region.size)))
         return Region(flash, 0, region.size)
 
     def claims(self) -> dict[str, Any]:
@@ -413,8 +425,29 @@ class Site:
         """Return what the flash chip holds in a slot (`slot_a`, `slot_b`); `size` 0: all of it."""
         region = self.definition.regions[slot]
         if not size:
-            return self.board.read_flash(region.offset, region.size)
-        return self.board.read_flash(region.offset + offset, size)
+            return self.read_flash(region.offset, region.size)
+        return self.read_flash(region.offset + offset, size)
+
+    def read_flash(self, start: int, size: int) -> bytes:
+        """Return what the flash holds, from a thread of its own: `await asyncio.to_thread(...)`.
+
+        A board that has to be stopped for it has been heard again when this returns, so that what
+        a test does next meets a board that runs. Raises Timeout.
+        """
+        if PEEK in self.target.abilities:
+            return self.board.read_flash(start, size)
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise SiteError("in the event loop, which the board's link may need meanwhile")
+        boots = self.boots()
+        content = self.board.read_flash(start, size)
+        if self.id and self.gateway.runs:
+            end = time.monotonic() + 60 * self.target.patience
+            while self.boots() <= boots:
+                if time.monotonic() > end:
+                    raise Timeout("not heard again after its flash was read")
+                time.sleep(0.05)
+        return content
 
     def counters(self) -> list[tuple[int, int]]:
         """Return the (epoch, seq) of every counted message that the wire saw from the board."""

@@ -19,7 +19,8 @@ CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
 CONSOLE = "console"  # what it says is heard from the first byte of a boot on
 FAULTS = "faults"  # its flash can be worn out by the test
-ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE})
+PEEK = "peek"  # its flash is read while it runs; else it is stopped for that, and resets
+ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE, PEEK})
 
 
 class Target(Protocol):
@@ -45,7 +46,7 @@ class Target(Protocol):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS, PEEK it has."""
         ...
 
     def lacks(self, ability: str) -> str:
@@ -68,6 +69,16 @@ class Target(Protocol):
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
         """Carry the board's connections to these loopback ports, where it has no network."""
         ...
+
+
+def power_cycle(target: Target, board: Board) -> str:
+    """Switch a board off and on, or reset it where nothing can; return which: `power`, `reset`."""
+    if POWER in target.abilities:
+        board.power_off()
+        board.power_on()
+        return "power"
+    board.reset()
+    return "reset"
 
 
 class VirtualTarget:
