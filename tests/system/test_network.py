@@ -15,9 +15,6 @@ from tidemark_host.faults.proxy import Network
 from tidemark_host.hil.site import Site
 
 EACH = 2  # of each fault that a profile has
-# What the base records of a board that runs and is neither reset nor updated. The network's own
-# troubles are counted under their codes as remote events, which push nothing of this out.
-OWN = {"boot", "healthy", "lease", "reset", "update"}
 
 
 def network_of(site: Site) -> Network:
@@ -40,6 +37,8 @@ async def test_every_reading_arrives_once_through_a_storm(
     faulty_site: Site, name: str, seed: int
 ) -> None:
     site, network = faulty_site, network_of(faulty_site)
+    if seed > 1 and site.target.patience > 1:
+        pytest.skip("one seed of each profile on a board as slow as this one")
     profile = PROFILES[name]
     oracle = network.oracle
     boots = site.boots()
@@ -69,24 +68,31 @@ async def test_every_reading_arrives_once_through_a_storm(
     assert site.view.quarantined(site.id) is None
     assert not any(row["tags"]["maybe_duplicate"] for row in site.readings())
     # Upstream's own connection is sound: what the gateway queued once comes once.
-    await site.until(
-        "upstream has all", lambda: len(site.upstream.messages) >= site.view.accepted()
-    )
-    upstream = [(row["epoch"], row["index"]) for row in site.upstream.messages if "index" in row]
-    assert len(upstream) == len(set(upstream))
+    await site.until("upstream has them", lambda: left <= set(upstream(site)), 60)
+    assert len(upstream(site)) == len(set(upstream(site)))
 
 
 async def test_update_goes_through_a_flapping_link(faulty_site: Site) -> None:
     site, network = faulty_site, network_of(faulty_site)
-    network.storm(PROFILES["flapping"].slower(site.target.patience), 1)
+    network.mqtt.storm(PROFILES["flapping"].slower(site.target.patience), 1)
+    network.web.storm(PROFILES["lossy"].slower(site.target.patience), 1)
+    await site.until("a link that flaps", lambda: network.mqtt.counts["life"] >= EACH, 60)
     index = await site.publish("1.1.0", table=96 * 1024)
     assert await site.outcome(index, 110) == (index, "confirmed", "ok")
-    assert network.mqtt.counts["life"] >= EACH
+    cuts = [action for action in network.web.counts if action.startswith("cut")]
+    assert cuts, "the download met no fault"
+    assert network.mqtt.counts["life"] > EACH
     network.calm()
     await site.claimed(mode="normal", floor=index)
+    assert network.oracle.violations == []
     once_each(site)
 
 
 def arrived(site: Site) -> set[tuple[int, int]]:
     """Return (epoch, index) of what the gateway accepted."""
     return {(row["epoch"], row["index"]) for row in site.readings()}
+
+
+def upstream(site: Site) -> list[tuple[int, int]]:
+    """Return (epoch, index) of the readings that a reader upstream was given in this test."""
+    return [(row["epoch"], row["index"]) for row in site.upstream.messages if "index" in row]

@@ -164,7 +164,7 @@ _PROFILES = (
     # A broker that loses, lies, repeats and mixes up.
     Profile(
         "hostile-broker",
-        vanish=0.003,
+        vanish=0.006,
         lie=0.02,
         duplicate=0.05,
         echo=0.05,
@@ -174,6 +174,6 @@ _PROFILES = (
     # Connections that die without a word.
     Profile("half-open", silence=0.006, delay=0.02, silence_s=12.0),
     # Up for seconds, then gone, then refused for a while.
-    Profile("flapping", life_s=(3.0, 5.0), refuse=0.3, cut_within=0.0005, resend=True),
+    Profile("flapping", life_s=(2.0, 4.0), refuse=0.3, resend=True),
 )
 PROFILES = {profile.name: profile for profile in _PROFILES}
