@@ -212,21 +212,21 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Network:
-    """A board's connections to a site: to the broker, and to the mirror of updates."""
+    """The connections of a site: a board's to broker and mirror, the gateway's to the broker."""
 
     mqtt: Proxy
     web: Proxy
+    gateway: Proxy
     oracle: Oracle  # over all that crosses `mqtt`
 
-    def storm(self, profile: Profile, seed: int) -> None:
-        """Begin with faults on both; what only MQTT can show happens there only."""
-        self.mqtt.storm(profile, seed)
-        self.web.storm(profile, seed)
+    @property
+    def proxies(self) -> tuple[Proxy, ...]:
+        return self.mqtt, self.web, self.gateway
 
     def calm(self) -> None:
         """Pass everything from now on."""
-        self.mqtt.calm()
-        self.web.calm()
+        for proxy in self.proxies:
+            proxy.calm()
 
 
 class _End:

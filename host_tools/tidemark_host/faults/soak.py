@@ -125,7 +125,7 @@ async def soak(
         site.update_s, site.report_s = 3600, 10
         image = await asyncio.to_thread(_image, site, messages, first_id)
         await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
-        site.network.storm(PROFILES[profile], seed)
+        site.network.mqtt.storm(PROFILES[profile], seed)
         try:
             await _follow(site, result, first_id, limit_s, say)
         except Timeout as error:
@@ -182,6 +182,8 @@ def _judge(site: Site, result: Result) -> None:
     result.refused = site.view.counts(site.id)
     result.fail(site.boots() == 1, f"{site.boots()} boots")
     site.halt()
+    unsure = sum(row["tags"]["maybe_duplicate"] for row in site.readings())
+    result.fail(not unsure, f"{unsure} readings that the gateway could not tell from copies")
     result.fail(not result.twice, f"{result.twice} readings came twice upstream")
     result.fail(not oracle.violations, f"on the wire: {oracle.violations[:5]}")
     result.fail(not site.board.violations, f"in the flash: {list(site.board.violations)[:3]}")

@@ -16,7 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -242,7 +250,7 @@ async def faulty_site(
 
 
 @asynccontextmanager
-async def _heard(request: pytest.FixtureRequest, site: Site) -> AsyncIterator[None]:
+async def _heard(request: pytest.FixtureRequest, site: Site) -> AsyncGenerator[None]:
     request.node.stash[_site] = site
     boots = site.boots()
     async with site:

@@ -111,12 +111,14 @@ class Site:
             self.network = Network(
                 Proxy(self.broker.port, self.broker_port, watch=oracle, note=self.note),
                 Proxy(self.mirror.port, self.mirror_port, stream=True, note=self.note),
+                Proxy(self.broker.port, free_port(), note=self.note),
                 oracle,
             )
         self.capture_path = folder / "capture.jsonl"
         self.keylog = folder / "keylog.jsonl"
         self.gateway_log = folder / "gateway.log"
-        options = ("--broker", f"{HOST}:{self.broker.port}", "--keylog", str(self.keylog))
+        port = self.network.gateway.port if self.network else self.broker.port
+        options = ("--broker", f"{HOST}:{port}", "--keylog", str(self.keylog))
         self.gateway = processes.GatewayProcess(self.state, options, self.gateway_log)
         self._stack = AsyncExitStack()
         self.update_s = self.report_s = 2  # how often a board that is provisioned here asks
@@ -148,6 +150,10 @@ class Site:
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
         await stack.enter_async_context(self.mirror)
+        if self.network:
+            stack.callback(self.network.oracle.close)
+            for proxy in self.network.proxies:
+                await stack.enter_async_context(proxy)
         self.capture = await stack.enter_async_context(
             Capture(HOST, self.broker.port, self.capture_path)
         )
@@ -156,10 +162,6 @@ class Site:
         self.upstream = UpstreamReader(HOST, self.broker.port, f"site/{self.identity.id}/#")
         self.upstream.start()
         stack.push_async_callback(self.upstream.stop)
-        if self.network:
-            stack.callback(self.network.oracle.close)
-            await stack.enter_async_context(self.network.mqtt)
-            await stack.enter_async_context(self.network.web)
         ports = (self.broker_port, self.mirror_port)
         await stack.enter_async_context(self.target.link(self.board, ports))
         return self
