@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware hil reproducible bench powercut model doctor lock clean
+.PHONY: help demo setup test quick lint format firmware hil reproducible bench powercut soak model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,13 @@ powercut: setup ## cut the power at every flash operation [SCENARIO=<name>] [SEE
 
 model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
 	@$(RUN)/python -m tidemark_host.modelcheck
+
+MESSAGES ?= 70000
+SEED ?= 1
+PROFILE ?= mild
+soak: setup ## [MESSAGES=70000] readings of one boot through a faulty network [SEED=1] [PROFILE=mild]
+	@$(RUN)/python -m tidemark_host.faults.soak --messages $(MESSAGES) --seed $(SEED) \
+		--profile '$(PROFILE)' $(if $(JSON),--json)
 
 doctor: $(STAMP) ## say which tools are here and work
 	@$(RUN)/python -m tidemark_host.toolchain doctor

@@ -10,6 +10,8 @@ _BACKLOG_WINDOW = const(8)
 _SENDS_PER_STEP = const(4)
 _SLOW_MS = const(200)  # a publish that took longer is the last one of its step
 _DEPTH = const(5)
+# Half of the readings of a boot that the gateway remembers: below those it can't tell a copy.
+_AHEAD = const(512)
 
 
 class Telemetry:
@@ -74,7 +76,8 @@ class Lane:
     """Readings of one kind on their way, oldest first, in a window that follows what gets through.
 
     One loss narrows the window to a single reading; each acknowledgement doubles it again, so a
-    gateway that is away costs little and one that is back is soon used in full.
+    gateway that is away costs little and one that is back is soon used in full. No reading is sent
+    far ahead of one that is under way, which may have to go once more.
     """
 
     def __init__(self, base, kind, backlog, width):
@@ -86,7 +89,7 @@ class Lane:
         self._width = width
         self._window = width
         self._after = None  # handle of the last reading sent, None to look from the oldest
-        self._under_way = set()
+        self._under_way = {}  # handle: (creation epoch, index)
 
     def fill(self):
         """Send what the window has room for."""
@@ -102,6 +105,8 @@ class Lane:
                 return
             handle, created, index, body = found
             if handle not in self._under_way:
+                if self._is_ahead(created, index):
+                    return
                 if not self._send(handle, created, index, body):
                     return
                 room -= 1
@@ -109,13 +114,19 @@ class Lane:
 
     def answered(self, handle, acked):
         """The connection's word on a reading: acknowledged, or not known to have arrived."""
-        self._under_way.discard(handle)
+        self._under_way.pop(handle, None)
         if acked:
             self._window = min(self._window * 2, self._width)
             self._base.outbox.ack(handle)
         else:
             self._window = 1
             self._after = None
+
+    def _is_ahead(self, created, index):
+        for epoch, other in self._under_way.values():
+            if epoch == created and index - other >= _AHEAD:
+                return True
+        return False
 
     def _send(self, handle, created, index, body):
         base = self._base
@@ -142,5 +153,5 @@ class Lane:
             # May have arrived: it is sent again, and told apart upstream by epoch and index.
             self._after = None
             return False
-        self._under_way.add(handle)
+        self._under_way[handle] = (created, index)
         return True

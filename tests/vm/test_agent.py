@@ -52,6 +52,26 @@ def test_unacknowledged_readings_are_sealed_again_under_new_counters():
     assert len(board.outbox) == 0
 
 
+def test_lane_runs_no_further_ahead_than_the_gateway_can_tell_copies_apart():
+    board = Board().ready()
+    answer = board.link.answer
+
+    def lose_the_first_ack(kind, message):
+        board.deaf = not board.seen
+        answer(kind, message)
+        board.deaf = False
+
+    board.link.answer = lose_the_first_ack
+    for _ in range(600):
+        board.telemetry.sample()
+        board.steps(1, 5)
+    # The gateway's window of 1,024 readings still holds the first one, whose ack was lost.
+    assert [found[2] for found in board.readings()] == list(range(1, 513))
+    board.steps(600)
+    assert sorted(found[2] for found in board.readings()) == [1] + list(range(1, 601))
+    assert len(board.outbox) == 0
+
+
 def test_failed_publish_is_sent_again():
     board = Board().ready()
     board.link.fails = 1

@@ -56,6 +56,8 @@ _SIGURG = const(23)  # its default is to do nothing: it can't end a process that
 _EINTR = const(4)
 _EISCONN = const(106)
 _ADDRESSES_MAX = const(4)
+_IPPROTO_TCP = const(6)
+_TCP_NODELAY = const(1)
 _UINT32_MAX = const(0xFFFFFFFF)
 
 _flags = bytearray(8)
@@ -434,6 +436,8 @@ def open_socket(host, port, timeout_s):
         sock = socket.socket(entry[0], socket.SOCK_STREAM)
         try:
             _connect(sock, entry[-1], until)
+            # Else a PUBLISH behind a PUBACK waits for the peer's delayed acknowledgement.
+            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
             sock.setblocking(True)
             return sock
         except LinkError as e:

@@ -207,7 +207,7 @@ class VirtualBoard:
                 self._hardware.nor.fail(sector, kind)
             self.serial_log.note(f"worn: {size} bytes at {start:#x} ({kind})")
 
-        self._do(fail)
+        self._service.do(fail)
 
     def wait_cut(self, timeout: float = 10.0) -> Cut:
         """Return the oldest planned cut not yet returned. Raises BoardTimeout."""

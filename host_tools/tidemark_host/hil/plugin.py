@@ -1,7 +1,8 @@
 """The bench as a pytest plugin: `pytest -p tidemark_host.hil.plugin --board emulated`.
 
 Fixtures: `site` (a provisioned board that was heard, with broker, gateway and mirror around it),
-`blank_site` (the same before anything was flashed), and their parts `board`, `broker`, `gateway`,
+`faulty_site` (the same behind a network that fails when told to, docs/network-faults.md),
+`blank_site` (before anything was flashed), and their parts `board`, `broker`, `gateway`,
 `release`. A test that takes one of them runs on each board of the bench.
 
 Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
@@ -15,8 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -226,12 +236,28 @@ async def site(
 ) -> AsyncIterator[Site]:
     """A site whose board is provisioned, runs release 1 and was heard in this boot."""
     site = Site(tmp_path / "site", held, snapshot=snapshot)
+    async with _heard(request, site):
+        yield site
+
+
+@pytest_asyncio.fixture
+async def faulty_site(
+    request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
+) -> AsyncIterator[Site]:
+    """`site` with a mosquitto, and with a network between board and site that can fail."""
+    site = Site(tmp_path / "site", held, "mosquitto", snapshot, faulty=True)
+    async with _heard(request, site):
+        yield site
+
+
+@asynccontextmanager
+async def _heard(request: pytest.FixtureRequest, site: Site) -> AsyncGenerator[None]:
     request.node.stash[_site] = site
     boots = site.boots()
     async with site:
         await asyncio.to_thread(site.board.power_on)
         await site.heard(boots)
-        yield site
+        yield
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from tidemark_host import protocol
 from tidemark_host.boards.base import Board, Cut, Line, Operation, Reset
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.factory import factory_image
+from tidemark_host.faults.oracle import Oracle
+from tidemark_host.faults.proxy import Network, Proxy
 from tidemark_host.gateway.capture import Capture
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import DATABASE, INVENTORY
@@ -74,7 +76,9 @@ class Site:
         target: Target,
         broker: str = "embedded",
         snapshot: Snapshot | None = None,
+        faulty: bool = False,
     ) -> None:
+        """`faulty`: the board reaches broker and mirror through fault proxies, calm at first."""
         self.folder = folder
         self.target = target
         self.snapshot = snapshot
@@ -98,14 +102,28 @@ class Site:
         self.yesterday = folder / "yesterday"  # the first metadata ever published, kept
         if not snapshot:
             shutil.copytree(self.repository.metadata_dir, self.yesterday)
-        self.broker = processes.broker(broker, snapshot.broker_port if snapshot else 0)
-        self.mirror = UpdateServer(updates, port=snapshot.mirror_port if snapshot else free_port())
+        # Where the board finds them, by the settings that it was provisioned with.
+        self.broker_port = snapshot.broker_port if snapshot else free_port()
+        self.mirror_port = snapshot.mirror_port if snapshot else free_port()
+        self.broker = processes.broker(broker, 0 if faulty else self.broker_port)
+        self.mirror = UpdateServer(updates, port=free_port() if faulty else self.mirror_port)
+        self.network: Network | None = None
+        if faulty:
+            oracle = Oracle(self.state / DATABASE)
+            self.network = Network(
+                Proxy(self.broker.port, self.broker_port, watch=oracle, note=self.note),
+                Proxy(self.mirror.port, self.mirror_port, stream=True, note=self.note),
+                Proxy(self.broker.port, free_port(), note=self.note),
+                oracle,
+            )
         self.capture_path = folder / "capture.jsonl"
         self.keylog = folder / "keylog.jsonl"
         self.gateway_log = folder / "gateway.log"
-        options = ("--broker", f"{HOST}:{self.broker.port}", "--keylog", str(self.keylog))
+        port = self.network.gateway.port if self.network else self.broker.port
+        options = ("--broker", f"{HOST}:{port}", "--keylog", str(self.keylog))
         self.gateway = processes.GatewayProcess(self.state, options, self.gateway_log)
         self._stack = AsyncExitStack()
+        self.update_s = self.report_s = 2  # how often a board that is provisioned here asks
         self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
@@ -134,6 +152,10 @@ class Site:
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
         await stack.enter_async_context(self.mirror)
+        if self.network:
+            stack.callback(self.network.oracle.close)
+            for proxy in self.network.proxies:
+                await stack.enter_async_context(proxy)
         self.capture = await stack.enter_async_context(
             Capture(HOST, self.broker.port, self.capture_path)
         )
@@ -142,7 +164,7 @@ class Site:
         self.upstream = UpstreamReader(HOST, self.broker.port, f"site/{self.identity.id}/#")
         self.upstream.start()
         stack.push_async_callback(self.upstream.stop)
-        ports = (self.broker.port, self.mirror.port)
+        ports = (self.broker_port, self.mirror_port)
         await stack.enter_async_context(self.target.link(self.board, ports))
         return self
 
@@ -168,7 +190,7 @@ class Site:
         await self.kill_gateway()
         for name in _KEPT:
             shutil.copytree(self.folder / name, folder / name)
-        ports = (self.broker.port, self.mirror.port)
+        ports = (self.broker_port, self.mirror_port)
         return Snapshot(folder, flash, self.id, self.public, *ports)
 
     def _remember(self) -> None:
@@ -300,11 +322,11 @@ class Site:
         """Where the board finds this site, and how often it asks."""
         return LinkSettings(
             HOST,
-            self.broker.port,
-            f"{self.mirror.url}/metadata/",
-            f"{self.mirror.url}/targets/",
-            update_s=2,
-            report_s=2,
+            self.broker_port,
+            f"http://{HOST}:{self.mirror_port}/metadata/",
+            f"http://{HOST}:{self.mirror_port}/targets/",
+            update_s=self.update_s,
+            report_s=self.report_s,
             keepalive_s=4,
             cohort=cohort,
             trial=BENCH_TRIAL,
