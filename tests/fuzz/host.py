@@ -216,7 +216,7 @@ def project_toml(data: bytes) -> str:
     """The settings of an application image in a project's file."""
     found = _as_file("project.toml", build.read_settings, data)
     if found is not None:
-        assert tomllib.loads(data.decode())["agent"] == found
+        assert repr(tomllib.loads(data.decode())["agent"]) == repr(found)
     return "none" if found is None else "taken"
 
 
@@ -249,7 +249,7 @@ def capture(data: bytes) -> str:
     (folder / ("capture.jsonl" if odd else "keys.jsonl")).write_bytes(data[1:])
     words = [str(folder / "capture.jsonl"), str(folder / "capture-inventory.json")]
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         try:
             code = _verifier().main([*words, "--keylog", str(folder / "keys.jsonl")])
         except SystemExit as end:

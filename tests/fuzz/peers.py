@@ -10,6 +10,7 @@ import http.client
 import io
 import json
 import re
+import textwrap
 import tomllib
 from typing import Any
 
@@ -74,7 +75,12 @@ def pem_key(data: bytes, word: str) -> None:
     """`cryptography` reads the same key."""
     if not word.startswith("taken"):
         return
-    key = serialization.load_pem_public_key(data)
+    # Line ends are ours to be lax about; what stands between them is not.
+    body = data.decode().strip(" \t\r\n").replace("\r", "").replace("\n", "")
+    body = body.removeprefix("-----BEGIN PUBLIC KEY-----").removesuffix("-----END PUBLIC KEY-----")
+    lines = textwrap.wrap(body, 64)
+    pem = "\n".join(("-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""))
+    key = serialization.load_pem_public_key(pem.encode())
     if isinstance(key, ec.EllipticCurvePublicKey):
         numbers = key.public_numbers()
         ours = ecdsa_p256.decode(data.decode())
@@ -100,17 +106,45 @@ def ecdsa_signature(data: bytes, word: str) -> None:
     assert good == (word == "good")
 
 
+_KEY_TYPES = {("ed25519", "ed25519"), ("rsa", "rsassa-pss-sha256")} | {
+    (kind, "ecdsa-sha2-nistp256") for kind in ("ecdsa", "ecdsa-sha2-nistp256")
+}
+
+
+def _has_known_keys(signed: dict[str, Any]) -> bool:
+    """Whether python-tuf takes all keys: it refuses what TUF (4.2) has clients pass over."""
+    keys = (signed.get("delegations") or signed).get("keys") or {}
+    return all(
+        (key["keytype"], key["scheme"]) in _KEY_TYPES
+        and isinstance(key["keyval"].get("public"), str)
+        for key in keys.values()
+    )
+
+
 def tuf_metadata(data: bytes, word: str) -> None:
     """python-tuf reads a file that is taken, and finds it signed."""
     if not word.startswith("taken"):
         return
     kind = data[0] % 5
     role = ("root", "timestamp", "snapshot", "targets", "root")[kind]
-    theirs = Metadata[Any].from_bytes(data[1:])
+    document = json.loads(data[1:])
+    if not _has_known_keys(document["signed"]):
+        return
+    for delegated in (document["signed"].get("delegations") or {}).get("roles") or ():
+        delegated.setdefault("terminating", False)  # what we take for granted
+    theirs = Metadata[Any].from_dict(document)
     assert theirs.signed.type == role
-    root = Metadata[Root].from_bytes(dict(fuzz_parsers.tuf_files())["root"])
-    delegator = theirs if kind == 0 else root
-    delegator.verify_delegate(role, theirs)  # pyright: ignore[reportAttributeAccessIssue]
+    root = Metadata[Root].from_bytes(dict(fuzz_parsers.tuf_files())["root"]).signed
+    delegator: Root = theirs.signed if kind == 0 else root
+    # Over the file as it is: verify_delegate checks what python-tuf would write of it.
+    message = str(encode_canonical(json.loads(data[1:])["signed"])).encode()
+    good = 0
+    for keyid in delegator.roles[role].keyids:
+        signature = theirs.signatures.get(keyid)
+        if signature and keyid in delegator.keys:
+            delegator.keys[keyid].verify_signature(signature, message)
+            good += 1
+    assert good >= delegator.roles[role].threshold
 
 
 def tuf_targets(data: bytes, word: str) -> None:
@@ -118,6 +152,8 @@ def tuf_targets(data: bytes, word: str) -> None:
     if not word.startswith("taken"):
         return
     document = json.loads(data)
+    if not _has_known_keys(document):
+        return
     signed = {
         "_type": "targets",
         "spec_version": "1.0.31",
@@ -127,6 +163,8 @@ def tuf_targets(data: bytes, word: str) -> None:
     }
     if document.get("delegations") is not None:
         signed["delegations"] = document["delegations"]
+        for role in document["delegations"].get("roles") or ():
+            role.setdefault("terminating", False)  # what we take for granted
     theirs = Targets.from_dict(signed)
     assert len(theirs.targets) == len(document["targets"])
 
@@ -154,7 +192,7 @@ def http_response(data: bytes, word: str) -> None:
     codings = theirs.getheader("Content-Encoding") or "identity"
     assert {coding.strip() for coding in codings.split(",")} == {"identity"}
     if status == 206:
-        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", theirs.getheader("Content-Range") or "")
+        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", theirs.headers["Content-Range"].strip())
         assert span and int(span[1]) == start and int(span[2]) == start + length - 1
 
 

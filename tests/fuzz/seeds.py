@@ -235,7 +235,7 @@ def boot_records() -> Iterator[bytes]:
 
 
 def rejections() -> Iterator[bytes]:
-    yield cbor.encode([[bytes(16), 0, 9, "crash"], [b"\1" * 16, 3, 8, "heap"]])
+    yield cbor.encode([[b"\3" * 16, 0, 19, "crash"], [b"\1" * 16, 3, 8, "heap"]])
     yield cbor.encode([[bytes([n]) * 16, 0, 9, "crash"] for n in range(16)])
 
 

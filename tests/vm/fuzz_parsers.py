@@ -256,6 +256,8 @@ def journal_sectors(data):
     journal = _journal(flash)
     assert flash.seen <= 12 * flash.size, flash.seen
     found = _values(journal)
+    blank = journal.is_blank()
+    assert not blank or not found
     assert _values(_journal(flash)) == found and flash.operations == 0
     for key, value, _ in found:
         assert journal.affirm(key) == value
@@ -266,7 +268,8 @@ def journal_sectors(data):
         raise
     again = _journal(flash)
     wanted = [one for one in found if one[0] != "fuzz"]
-    assert [one for one in _values(again) if one[0] != "fuzz"] == wanted
+    # A unit that nothing settles counts as blank; where one is born anew, what it holds is seen.
+    assert blank or [one for one in _values(again) if one[0] != "fuzz"] == wanted
     assert again.get("fuzz") == b"new"
     return "taken " + mark(found)
 
@@ -597,10 +600,12 @@ class _Collect:
 
 def _check_end(end):
     """What no frame may break: credit, windows and queues keep within their bounds."""
-    from tidemark.mux_end import WINDOW
+    from tidemark.mux_end import DEAD, WINDOW
 
     assert 0 <= end.free() <= 4
     for channel in end.channels:
+        if channel.state == DEAD:
+            continue  # its session broke the rules and was ended
         assert channel.have >= 0 and channel.room >= 0 and channel.owed >= 0
         assert channel.have + channel.room + channel.owed <= WINDOW
         assert 0 <= channel.credit <= WINDOW and channel.at < WINDOW
