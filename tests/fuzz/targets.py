@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import fuzz_parsers
 from tests.fuzz import host, peers, repair, seeds
@@ -70,7 +72,7 @@ class Target:
         except Finding:
             raise
         except Exception as error:
-            raise Finding(f"{type(error).__name__}: {error}") from error
+            raise Finding(f"{type(error).__name__} {_place(error)}: {error}") from error
         return word
 
     def _word(self, data: bytes) -> str:
@@ -81,6 +83,12 @@ class Target:
             if error.code not in self.codes:
                 raise Finding(f"refused with {error.code!r}, which is no code of its list") from error
             return error.code
+
+
+def _place(error: Exception) -> str:
+    """Return where an exception was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"at {Path(frame.filename).name}:{frame.lineno}"
 
 
 @dataclass
