@@ -58,7 +58,7 @@ def _changed(target: Target, count: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("parser", _FIRMWARE, ids=lambda parser: parser.name)
 def test_both_interpreters_say_the_same(parser: Target) -> None:
     inputs = [*_changed(parser, parser.examples // 4)]
-    inputs += [former.data for former in regressions.load() if former.target == target.name]
+    inputs += [former.data for former in regressions.load() if former.target == parser.name]
     for data, theirs in zip(inputs, _said(parser.name, inputs), strict=True):
         assert parser.run(data) == theirs, data.hex()
 

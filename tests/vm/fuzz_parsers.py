@@ -264,11 +264,11 @@ def journal_sectors(data):
     try:
         journal.put("fuzz", b"new")
     except StateError:
-        assert journal.keys() == [key for key, _, _ in found]
+        assert blank or journal.keys() == [key for key, _, _ in found]
         raise
     again = _journal(flash)
     wanted = [one for one in found if one[0] != "fuzz"]
-    # A unit that nothing settles counts as blank; where one is born anew, what it holds is seen.
+    # A unit that nothing settles counts as blank; what it holds is seen when it is born anew.
     assert blank or [one for one in _values(again) if one[0] != "fuzz"] == wanted
     assert again.get("fuzz") == b"new"
     return "taken " + mark(found)
@@ -279,7 +279,8 @@ def evidence_sectors(data):
     flash = CountingFlash(data, EVIDENCE_SIZE, 512)
     ring = Evidence(_region(flash))
     head = ring.recover()
-    assert flash.seen <= 16 * flash.size, flash.seen
+    # Eight strays at most, each found by a pass over the region.
+    assert flash.seen <= 26 * flash.size, flash.seen
     again = Evidence(_region(flash))
     assert again.recover() == head and flash.operations == 0
     oldest = ring.oldest()
