@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp-$(KEY)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test quick lint format firmware hil reproducible bench powercut soak model doctor lock clean
+.PHONY: help demo setup test quick lint format firmware hil reproducible bench powercut soak fuzz model doctor lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,11 +67,15 @@ model: $(STAMP) ## check the models of specs/ exhaustively, and refute their bro
 	@$(RUN)/python -m tidemark_host.modelcheck
 
 MESSAGES ?= 70000
-SEED ?= 1
 PROFILE ?= mild
 soak: setup ## [MESSAGES=70000] readings of one boot through a faulty network [SEED=1] [PROFILE=mild]
-	@$(RUN)/python -m tidemark_host.faults.soak --messages $(MESSAGES) --seed $(SEED) \
+	@$(RUN)/python -m tidemark_host.faults.soak --messages $(MESSAGES) --seed $(or $(SEED),1) \
 		--profile '$(PROFILE)' $(if $(JSON),--json)
+
+fuzz: setup ## search parsers with atheris: [TARGET_NAME=<name>] [SECONDS=<each>] [REPLAY=<target>:<hex>]
+	@$(RUN)/python -c 'import atheris' 2>/dev/null || $(RUN)/pip install -qq --constraint requirements.lock --editable '.[fuzz]'
+	@$(RUN)/python -m tests.fuzz $(TARGET_NAME) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(REPLAY),--replay '$(REPLAY)') $(if $(JSON),--json)
 
 doctor: $(STAMP) ## say which tools are here and work
 	@$(RUN)/python -m tidemark_host.toolchain doctor

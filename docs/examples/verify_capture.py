@@ -32,6 +32,18 @@ class Bad(Exception):
     """A message that does not hold."""
 
 
+# What reading hostile bytes may end in.
+ERRORS = (
+    *(Bad, InvalidSignature, InvalidTag, cbor2.CBORError, LookupError, TypeError, ValueError),
+    *(AttributeError, OverflowError, RecursionError),
+)
+
+
+def plain(text):
+    """Return text for a terminal: what others sent is no control sequence and no line of its own."""
+    return ascii(text)[1:-1][:120]
+
+
 def exact(data):
     """Decode deterministic CBOR: what encodes to other bytes is refused."""
     value = cbor2.loads(data)
@@ -120,33 +132,30 @@ def main(argv=None):
     publics = {device["id"]: bytes.fromhex(device["public"]) for device in devices}
     boots, sessions, good, bad, unread = {}, {}, 0, 0, 0
     if arguments.keylog:
-        for line in Path(arguments.keylog).read_text().splitlines():
-            entry = json.loads(line)
-            sessions[entry["device"], entry["epoch"], bytes.fromhex(entry["kid"])] = entry
-    for line in Path(arguments.capture).read_text().splitlines():
-        entry = json.loads(line)
-        topic, message = entry["topic"], bytes.fromhex(entry["payload"])
-        if topic.split("/")[3] != "up":
-            continue
-        if not arguments.keylog and message[:1] in (b"\xd0", b"\xd1"):
-            unread += 1
-            continue
+        for line in Path(arguments.keylog).read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                sessions[entry["device"], entry["epoch"], bytes.fromhex(entry["kid"])] = entry
+            except ERRORS as e:
+                print(f"{arguments.keylog}: no key log: {type(e).__name__}", file=sys.stderr)
+                return 1
+    for line in Path(arguments.capture).read_bytes().splitlines():
+        topic = "?"
         try:
+            entry = json.loads(line)
+            topic, message = entry["topic"], bytes.fromhex(entry["payload"])
+            if topic.split("/")[3] != "up":
+                continue
+            if not arguments.keylog and message[:1] in (b"\xd0", b"\xd1"):
+                unread += 1
+                continue
             payload = verify(topic, message, publics, boots, sessions)
-        except (
-            Bad,
-            InvalidSignature,
-            InvalidTag,
-            cbor2.CBORError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as e:
+        except ERRORS as e:
             bad += 1
-            print(f"BAD  {topic}: {type(e).__name__} {e}")
+            print(plain(f"BAD  {topic}: {type(e).__name__} {e}"))
         else:
             good += 1
-            print(f"good {topic}: {payload[:5]!r}"[:120])
+            print(plain(f"good {topic}: {payload[:5]!r}"))
     print(f"{good} hold, {bad} do not, {unread} not read for want of a key log")
     return 1 if bad or not good else 0
 

@@ -80,7 +80,7 @@ def public_key(text):
 def _unarmour(text):
     if not isinstance(text, str) or len(text) > _PEM_MAX:
         raise CodecError("pem", "too long")
-    text = text.strip()
+    text = text.strip(" \t\r\n")  # what CPython takes for white space is more
     if not text.startswith(_BEGIN) or not text.endswith(_END):
         raise CodecError("pem", "not a public key")
     body = text[len(_BEGIN) : -len(_END)].replace("\r", "").replace("\n", "").encode()

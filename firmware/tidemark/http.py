@@ -13,6 +13,10 @@ _STALL_MS = const(15_000)  # without a single byte
 _GRACE_MS = const(30_000)  # before the least rate counts
 _RATE_MIN = const(128)  # bytes a second on average, from then on
 
+_ONCE = ("content-length", "content-range", "content-encoding")
+
+_DELIMITERS = '\t "(),/:;<=>?@[\\]{}'
+
 _HEX = "0123456789ABCDEF"
 
 # "Not yet" of a non-blocking socket: EAGAIN, EINPROGRESS and ETIMEDOUT of the platforms that we
@@ -44,7 +48,8 @@ def parse_url(url):
     host, colon, digits = host.partition(":")
     port = 80
     if colon:
-        if not digits.isdigit() or not 0 < int(digits) < 65536:
+        # Not isdigit(): CPython's takes digits of other scripts, and some that int() does not.
+        if not 0 < len(digits) <= 5 or digits.strip("0123456789") or not 0 < int(digits) < 65536:
             raise LinkError("url", "port")
         port = int(digits)
     if not host:
@@ -242,10 +247,15 @@ def parse_head(head):
     """(status, {lower-case field name: value}) of an answer's head (bytes). Raises
     LinkError("http-header").
     """
-    try:
-        lines = str(head, "ascii").split("\r\n")
-    except (UnicodeError, ValueError):
-        raise LinkError("http-header", "not ASCII")
+    # MicroPython's str() takes any UTF-8 for ASCII.
+    for byte in head:
+        if byte > 0x7E or (byte < 0x20 and byte not in b"\t\r\n"):
+            raise LinkError("http-header", "not ASCII")
+    lines = str(head, "ascii").split("\r\n")
+    for line in lines:
+        # Others end a line at either (RFC 9112, 2.2) and would read another field (RFC 9110, 5.5).
+        if "\r" in line or "\n" in line:
+            raise LinkError("http-header", "half a line's end")
     words = lines[0].split(" ", 2)
     if len(words) < 2 or words[0] not in ("HTTP/1.1", "HTTP/1.0"):
         raise LinkError("http-header", "status line")
@@ -256,14 +266,22 @@ def parse_head(head):
     fields = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
+        if not colon or not name or not _is_token(name):
             raise LinkError("http-header", "field")
         name = name.lower()
         value = value.strip()
-        if name in ("content-length", "content-range") and fields.get(name, value) != value:
-            raise LinkError("http-header", "two lengths")
+        if name in _ONCE and fields.get(name, value) != value:
+            raise LinkError("http-header", "two lengths or codings")
         fields[name] = value
     return int(words[1]), fields
+
+
+def _is_token(name):
+    """True for a name of RFC 9110, 5.6.2, of printable ASCII: others stop reading at any other."""
+    for c in name:
+        if c in _DELIMITERS:
+            return False
+    return True
 
 
 def _number(text):

@@ -76,7 +76,7 @@ def read_provisioning(region):
     if header == b"\xff" * 50:
         return None
     size = header[16] << 8 | header[17]
-    if header[:16] != _MAGIC or size > _BODY_MAX:
+    if header[:16] != _MAGIC or size > min(_BODY_MAX, region.size - _HEADER):
         raise StateError("provisioning-damaged", "header")
     body = region.read(_HEADER, size)
     if hashlib.sha256(body).digest() != header[18:50]:
@@ -85,7 +85,15 @@ def read_provisioning(region):
         fields = cbor.decode(body, max_size=_BODY_MAX)
     except CodecError as error:
         raise StateError("provisioning-damaged", error.code)
-    return Provisioning(*fields[1:])
+    if not isinstance(fields, list) or len(fields) != 5 or fields[0] != 1:
+        raise StateError("provisioning-damaged", "not of version 1")
+    _, public, root, gateway_id, gateway_key = fields
+    good = isinstance(root, bytes) and isinstance(gateway_id, str)
+    for key in (public, gateway_key):
+        good = good and isinstance(key, bytes) and len(key) == 32
+    if not good:
+        raise StateError("provisioning-damaged", "field types")
+    return Provisioning(public, root, gateway_id, gateway_key)
 
 
 def write_provisioning(region, provisioning):

@@ -40,7 +40,10 @@ def decode_header(raw):
     if not isinstance(fields, list) or len(fields) != 6:
         raise ImageError("header-shape", "not six fields")
     board, digest, length, index, attempt, version = fields
-    integers = isinstance(length, int) and isinstance(index, int) and isinstance(attempt, int)
+    integers = True
+    for number in (length, index, attempt):
+        integers = integers and isinstance(number, int) and not isinstance(number, bool)
+        integers = integers and number >= 0
     texts = isinstance(board, str) and isinstance(version, str)
     if not (integers and texts and isinstance(digest, bytes) and len(digest) == 32):
         raise ImageError("header-shape", "field types")

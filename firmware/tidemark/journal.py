@@ -434,7 +434,15 @@ class Journal:
         value = body[klen:]
         if kind == _MARK and not _is_mark(value):
             return None
-        return str(body[:klen], "ascii"), kind, value
+        for byte in body[:klen]:
+            if not 0x20 < byte < 0x7F:
+                return None
+        key = str(body[:klen], "ascii")
+        # The log's own records are written again as they must be: key, and no value.
+        control = kind in (_SETTLED, _COMMIT, _ABORT)
+        if (key == _CONTROL) != control or (control and value):
+            return None
+        return key, kind, value
 
     def _value(self, key, entry):
         return self._body(entry[0], len(key) + entry[2])[len(key) :]

@@ -40,6 +40,50 @@ _OWN_CAUSES = {"watchdog": "watchdog", "soft": "reset", "reset": "reset"}
 Release = namedtuple("Release", ("digest", "length", "index", "attempt", "version"))
 
 
+def _is_uint(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_uints(values):
+    return all(_is_uint(value) for value in values)
+
+
+def _is_state(state):
+    """True for a boot record as `_save` writes it: nothing of it is looked at again later."""
+    if not isinstance(state, list) or len(state) != 6 or state[0] != _FORMAT:
+        return False
+    _, confirmed, entries, trial, crashes, _ = state
+    for part, size in ((entries, 2), (trial, 5)):
+        if not isinstance(part, list) or len(part) != size:
+            return False
+    if not isinstance(trial[0], bool) or not _are_uints(trial[1:] + [confirmed, crashes]):
+        return False
+    for entry in entries:
+        if not isinstance(entry, list) or len(entry) not in (1, 6) or not _is_uint(entry[0]):
+            return False
+        if entry[0] > REJECTED or (entry[0] != EMPTY and len(entry) == 1):
+            return False
+        if len(entry) == 6:
+            _, digest, length, index, attempt, version = entry
+            if not isinstance(digest, bytes) or not isinstance(version, str):
+                return False
+            if not _are_uints((length, index, attempt)):
+                return False
+    return confirmed == NONE or (confirmed < NONE and len(entries[confirmed]) == 6)
+
+
+def _is_rejections(entries):
+    """True for a list as `_reject` writes it."""
+    if not isinstance(entries, list) or len(entries) > _REJECTED_MAX:
+        return False
+    for entry in entries:
+        if not isinstance(entry, list) or len(entry) != 4 or not _are_uints(entry[1:3]):
+            return False
+        if not isinstance(entry[0], bytes) or not isinstance(entry[3], str):
+            return False
+    return True
+
+
 class Slots:
     """The two application slots.
 
@@ -76,7 +120,7 @@ class Slots:
             self._known = True
             return
         state = cbor.decode(raw)
-        if state[0] != _FORMAT:
+        if not _is_state(state):
             raise SlotError("slots-format", "boot record of another format")
         self.confirmed = state[1]
         for slot in (0, 1):
@@ -87,7 +131,9 @@ class Slots:
         self.crashes = state[4]
         self.last_trial = state[5]
         # What is not tried again must not come back with a torn record, either.
-        self.journal.affirm("rejected")
+        raw = self.journal.affirm("rejected")
+        if raw and not _is_rejections(cbor.decode(raw)):
+            raise SlotError("slots-format", "list of rejections of another format")
         self._known = True
         self._raise_floor()
 

@@ -392,6 +392,9 @@ def _check_spec_version(text):
     parts = text.split(".") if isinstance(text, str) and len(text) <= 16 else ()
     if len(parts) not in (2, 3) or parts[0] != "1":
         raise TrustError("spec-version", "not 1.x")
+    for part in parts:
+        if not part or part.strip("0123456789"):
+            raise TrustError("spec-version", "not numbers")
 
 
 def _check_root(signed):

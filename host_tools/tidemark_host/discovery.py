@@ -83,7 +83,7 @@ def read_names(path: Path | None = None) -> dict[str, Nickname]:
         document = tomllib.loads(data.decode()) if len(data) <= MAX_FILE else None
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DiscoveryError("names", f"{path}: {error}") from error
     if document is None or len(document) > MAX_NAMES:
         raise DiscoveryError(

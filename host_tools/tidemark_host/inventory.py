@@ -86,13 +86,13 @@ class Inventory:
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return False
-            text = self.path.read_text("utf-8")
+            data = self.path.read_bytes()
         except FileNotFoundError:
             changed = self._stamp is not None
             self._stamp, self._devices = None, {}
             return changed
         self._stamp = stamp
-        self._devices = _parse(text, self.path)
+        self._devices = _parse(data, self.path)
         return True
 
     def __iter__(self) -> Iterator[Device]:
@@ -179,9 +179,9 @@ class Inventory:
         self._stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def _parse(text: str, path: Path) -> dict[str, Device]:
+def _parse(data: bytes, path: Path) -> dict[str, Device]:
     try:
-        document: Any = json.loads(text)
+        document: Any = json.loads(data.decode())
         if document["format"] != _FORMAT:
             raise InventoryError("format", f"{path}: format {document['format']!r} is not known")
         entries = cast("list[dict[str, Any]]", document["devices"])

@@ -196,7 +196,8 @@ def open_envelope(message: bytes, limit: int = MAX_MESSAGE) -> Envelope:
         raise Refused("shape", "protected header")
     alg = cast("dict[int, Any]", header)[1]
     signed = message[0] == 0xC0 | SIGN1
-    if alg not in ((EDDSA,) if signed else (HMAC_64, HMAC_256)) or isinstance(alg, bool):
+    # An int: 4.0 equals 4.
+    if not isinstance(alg, int) or alg not in ((EDDSA,) if signed else (HMAC_64, HMAC_256)):
         raise Refused("shape", "algorithm")
     if len(seal) != _MAC_BYTES[alg]:
         raise Refused("shape", "length of the seal")
@@ -217,7 +218,7 @@ def _open_encrypted(parts: object, limit: int) -> Envelope:
     if not isinstance(parts, list) or len(cast("list[Any]", parts)) != 3:
         raise Refused("shape", "not three parts")
     protected, unprotected, data = cast("list[Any]", parts)
-    if not isinstance(protected, bytes) or decode(protected, limit) != {1: AES_CCM}:
+    if protected != encode({1: AES_CCM}):
         raise Refused("shape", "protected header")
     if not isinstance(unprotected, dict) or list(cast("dict[Any, Any]", unprotected)) != [4, 5]:
         raise Refused("shape", "unprotected header")
@@ -380,7 +381,7 @@ def parse_hello(payload: bytes) -> Hello:
     if not isinstance(value, list) or len(cast("list[Any]", value)) != 10:
         raise Refused("shape", "hello")
     fields = cast("list[Any]", value)
-    if fields[:2] != [PROTOCOL, SUITE] or any(isinstance(v, bool) for v in fields[:2]):
+    if fields[:2] != [PROTOCOL, SUITE] or not all(is_uint(value) for value in fields[:2]):
         raise Refused("shape", "protocol or suite")
     hello = Hello(*fields[2:])
     if not (

@@ -63,7 +63,13 @@ def build_image(
     """
     files = _collect(source_dirs)
     if settings is not None:
-        files[SETTINGS] = json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
+        try:
+            text = json.dumps(
+                settings, sort_keys=True, separators=(",", ":"), allow_nan=False
+            )
+        except (TypeError, ValueError) as error:  # TOML has dates, infinities and NaN
+            raise ImageError("settings", f"no JSON for these settings: {error}") from error
+        files[SETTINGS] = text.encode()
     if SETTINGS in files:
         check_settings(files[SETTINGS])
     if not APPS & files.keys():

@@ -72,10 +72,11 @@ def read_settings(project: Path) -> dict[str, Any] | None:
     Raises ImageError `settings`.
     """
     try:
-        document = tomllib.loads(project.read_text("utf-8"))
+        # Not read_text: it would mend line ends that TOML refuses.
+        document = tomllib.loads(project.read_bytes().decode())
     except OSError as error:
         raise ImageError("settings", f"{project}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ImageError("settings", f"{project}: {error}") from error
     table = document.get("agent")
     if table is not None and not isinstance(table, dict):

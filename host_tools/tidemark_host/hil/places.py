@@ -36,6 +36,7 @@ from tidemark_host.toolchain_cache import bytes_digest
 
 MAX_FILE = 65_536  # bytes of bench.toml
 MAX_BOARDS = 64
+_MAX_BOARD = 32  # letters of a board's name
 _TRIES = 3
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
@@ -80,7 +81,7 @@ def read(path: Path) -> list[Place]:
         document = tomllib.loads(data.decode())
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlaceError("bench-format", f"{path}: {error}") from error
     rows = document.pop("board", [])
     if document or not isinstance(rows, list) or len(cast("list[object]", rows)) > MAX_BOARDS:
@@ -96,7 +97,8 @@ def read(path: Path) -> list[Place]:
 def _place(path: Path, row: object) -> Place:
     table = cast("dict[str, Any]", row if isinstance(row, dict) else {})
     name = table.get("nickname")
-    where = f"{path}: board {name!r}"
+    # What is no text may be tables within tables, deeper than it can be printed.
+    where = f"{path}: board {name!r}" if isinstance(name, str) else f"{path}: a board's nickname"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PlaceError("bench-format", f"{where}: a letter, then letters, digits, - or _")
     unknown = sorted(set(table) - _KNOWN)
@@ -105,8 +107,11 @@ def _place(path: Path, row: object) -> Place:
     for key in ("board", "serial"):
         if not isinstance(table.get(key), str) or not table[key]:
             raise PlaceError("bench-format", f'{where} wants {key} = "..."')
-    if not (BOARDS / table["board"] / "board.toml").is_file():
-        raise PlaceError("bench-board", f"{where}: {table['board']!r} is no folder of boards/")
+    folder = table["board"]
+    # An identifier, as every board's name: no path to elsewhere, and none too long to look up.
+    named = folder.isidentifier() and len(folder) <= _MAX_BOARD
+    if not named or not (BOARDS / folder / "board.toml").is_file():
+        raise PlaceError("bench-board", f"{where}: {folder[:_MAX_BOARD]!r} is no folder of boards/")
     link, baud = table.get("link", ""), table.get("baud", BAUD)
     restore = table.get("restore", True)
     if not isinstance(link, str) or not isinstance(restore, bool):
