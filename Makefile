@@ -58,7 +58,7 @@ bench: setup ## all benchmarks, with their peers in the same run; build/bench.js
 	@$(RUN)/tidemark bench
 
 # Handed on only when named: the program has its own defaults.
-POWERCUT = $(if $(REPLAY),--replay '$(REPLAY)') $(if $(SEED),--seed '$(SEED)') $(SCENARIO)
+POWERCUT = $(if $(JSON),--json) $(if $(REPLAY),--replay '$(REPLAY)') $(if $(SEED),--seed '$(SEED)') $(SCENARIO)
 
 powercut: setup ## cut the power at every flash operation [SCENARIO=<name>] [SEED=<n>] [REPLAY=<path>]
 	@$(RUN)/python -m tests.powercut $(POWERCUT)

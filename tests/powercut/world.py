@@ -98,7 +98,7 @@ IMAGES: Mapping[str, str] = {
     "hoards": _HOARDS,
 }
 READINGS = _MANY["readings_max"]  # of a boot of the image "reads"
-_LIMIT_MS = 300_000
+_LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
 _TICK_MS = 500
 
 
