@@ -17,7 +17,7 @@ from tidemark_host.boards.nor import NorFlash
 from tidemark_host.provision import ProvisionError
 from tidemark_host.release import KeyStore, Repository
 
-_FLOOR, _MODE, _LAST_TRIAL = 1003, 1006, 1009  # claims
+_FLOOR, _MODE, _LAST_TRIAL, _UPDATE = 1003, 1006, 1009, 1012  # claims
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,20 @@ def _runs(release: int) -> Callable[[World], None]:
         world.run(_reported(release), f"release {release} reports, confirmed")
 
     return drive
+
+
+def _updates(world: World) -> None:
+    """Release 2 runs. After four downloads that were cut off the board waits a day, and says so:
+    a mirror that breaks off must not wear the flash out."""
+    world.power_on()
+
+    def goal(w: World) -> bool:
+        if _reported(2)(w):
+            return True
+        cuts = w.restarts.count("power-on") - 2
+        return cuts >= 4 and _reported(1)(w) and w.told[_UPDATE] == "erase-limit"
+
+    world.run(goal, "release 2 reports, confirmed")
 
 
 # -- first life ---------------------------------------------------------------------------------
@@ -306,7 +320,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "boot": Scenario("a boot, its hello and a reading", provisioned, _runs(1), True),
     "readings": Scenario("backlog and live readings", _reads, _all_readings),
     "update": Scenario(
-        "root rotation, metadata, download, slot, trial, confirmation", _offered("good"), _runs(2)
+        "root rotation, metadata, download, slot, trial, confirmation", _offered("good"), _updates
     ),
     "confirm": Scenario("trial to confirmation", _staged("good"), _ends(2, "confirmed")),
     "crash": Scenario("an image that crashes: rollback", _staged("crashes"), _ends(1, "rejected")),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.system.steps import more_readings
 from tidemark_host import provision
+from tidemark_host.boards.emulated_board import EmulatedBoard
 from tidemark_host.boards.nor import DEAD, FEW_BITS
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.hil.site import Site
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.needs("console"), pytest.mark.needs("faults")]
 
 def wear(site: Site, region: str, kind: str = DEAD) -> None:
     """Let a region's sectors fail."""
-    assert isinstance(site.board, VirtualBoard)
+    assert isinstance(site.board, VirtualBoard | EmulatedBoard)
     where = site.definition.regions[region]
     site.board.wear(where.offset, where.size, kind)
 

@@ -186,7 +186,9 @@ class EmulatedBoard:
 
         def write() -> None:
             self._off("flashed")
+            worn = self._nor.faults
             self._nor = self._flashed(image)
+            self._nor.faults = worn
 
         self._service.do(write)
 
@@ -233,6 +235,22 @@ class EmulatedBoard:
             self._nor.plan_cut(*self._plan)
 
         self._service.do(plan)
+
+    def wear(self, start: int, size: int, kind: str) -> None:
+        """Give the sectors of a part of the flash one of `nor.FAULTS`, for good.
+
+        Whoever flashes the board writes past it. Raises BoardError `bounds`.
+        """
+        if start < 0 or size < 0 or start + size > FLASH_SIZE:
+            raise BoardError("bounds", "outside the flash")
+
+        def fail() -> None:
+            sector = self._nor.sector
+            for number in range(start // sector, (start + size + sector - 1) // sector):
+                self._nor.fail(number, kind)
+            self.serial_log.note(f"worn: {size} bytes at {start:#x} ({kind})")
+
+        self._service.do(fail)
 
     def wait_cut(self, timeout: float = 30.0) -> Cut:
         """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
@@ -397,6 +415,7 @@ class EmulatedBoard:
             weak=self._weak,
         )
         chip.nor.restore(self._nor.snapshot())
+        chip.nor.faults = self._nor.faults
         self._nor = chip.nor
         if self._plan:
             chip.variant = self._plan[1]

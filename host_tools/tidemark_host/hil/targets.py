@@ -112,7 +112,7 @@ class EmulatedTarget:
     name = "emulated"
     patience = 10.0
     period_ms = 250
-    abilities = ALL
+    abilities = ALL | {FAULTS}
     exclusive = False
 
     def __init__(self, board: str = "TIDEMARK_PICO") -> None:
