@@ -284,6 +284,7 @@ def generate_board_module(board: Board, runtime: str = "") -> str:
         f"# Constants of the board {board.name}, made from its board.toml. Change that file.",
         "",
         f'NAME = "{board.name}"',
+        f'CHIP = "{board.chip.name}"',
         f"FLASH_SIZE = {board.flash_size}",
         f"SECTOR = {board.sector}",
         f"PAGE = {board.page}",

@@ -36,7 +36,7 @@ _CROSS = "arm-none-eabi-"
 _FACTS = "facts.json"
 _SOURCE_RECIPE = "2"
 _RECIPE = "4"
-_PORTED = ("rp2040",)  # chips whose registers firmware/tidemark/port/rp2.py has
+_PORTED = ("rp2040", "rp2350")  # chips whose registers firmware/tidemark/port/rp2.py has
 # What a radio needs of MicroPython's tree, by its driver's name in board.toml.
 _RADIO_PARTS = {"cyw43": ("lib/cyw43-driver/src/cyw43.h", "lib/lwip/src/include/lwip/opt.h")}
 
@@ -146,13 +146,13 @@ def need_radio(board: Board) -> None:
 def need_port(board: Board) -> None:
     """Raise ToolchainError `port-chip` for a chip whose registers the port does not know.
 
-    It writes to them by address: where the RP2040 has its watchdog the RP2350 has the PLL of USB.
+    It writes to them by address: where one chip has its watchdog another has the PLL of USB.
     """
     if board.chip.name not in _PORTED:
         known = " and ".join(_PORTED)
         raise ToolchainError(
             "port-chip",
-            f"firmware/tidemark/port/rp2.py has the register addresses of the {known} only, and "
+            f"firmware/tidemark/port/rp2.py has the register addresses of {known} only, and "
             f"{board.name} is an {board.chip.name.upper()}: add and try them before it is built",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import struct
 from pathlib import Path
@@ -27,7 +28,7 @@ RP2 = [
 ]
 RADIO = [board for board in RP2 if board.radio != "none"]
 # Flash sizes that pico-sdk's own header of each board has.
-SDK_FLASH = {"pico": 2 << 20, "pico_w": 2 << 20, "pico2_w": 4 << 20}
+SDK_FLASH = {"pico": 2 << 20, "pico_w": 2 << 20, "pico2": 4 << 20, "pico2_w": 4 << 20}
 
 each_rp2 = pytest.mark.parametrize("board", RP2, ids=lambda board: board.name)
 each_radio = pytest.mark.parametrize("board", RADIO, ids=lambda board: board.name)
@@ -42,10 +43,13 @@ def settings(board: Board) -> dict[str, str]:
     return {key: value.strip('"') for key, value in re.findall(r"set\((\w+) (\S+)\)", text)}
 
 
-def test_all_three_boards_are_there() -> None:
-    names = [board.name for board in RP2]
-    assert names == ["TIDEMARK_PICO", "TIDEMARK_PICO2_W", "TIDEMARK_PICO_W"]
-    assert [board.chip.name for board in RP2] == ["rp2040", "rp2350", "rp2040"]
+def test_every_board_is_there() -> None:
+    assert {board.name: board.chip.name for board in RP2} == {
+        "TIDEMARK_PICO": "rp2040",
+        "TIDEMARK_PICO_W": "rp2040",
+        "TIDEMARK_PICO2": "rp2350",
+        "TIDEMARK_PICO2_W": "rp2350",
+    }
 
 
 @each_rp2
@@ -121,12 +125,11 @@ def test_radio_board_is_refused_before_anything_is_fetched_or_built(
 
 def test_image_is_built_only_for_a_chip_whose_registers_the_port_has() -> None:
     for board in RP2:
-        if board.chip.name == "rp2040":
-            toolchain_rp2.need_port(board)
-            continue
-        with pytest.raises(ToolchainError, match="RP2350") as caught:
-            toolchain_rp2.need_port(board)
-        assert caught.value.code == "port-chip"
+        toolchain_rp2.need_port(board)
+    other = dataclasses.replace(RP2[0].chip, name="rp2450")
+    with pytest.raises(ToolchainError, match="RP2450") as caught:
+        toolchain_rp2.need_port(dataclasses.replace(RP2[0], chip=other))
+    assert caught.value.code == "port-chip"
 
 
 def test_native_modules_are_compiled_for_the_processor_of_each_chip() -> None:

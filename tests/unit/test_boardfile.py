@@ -108,7 +108,7 @@ def test_module_has_the_constants_of_the_file_and_never_varies() -> None:
     assert source == generate_board_module(load_board(VIRTUAL))
     made: dict[str, object] = {}
     exec(source, made)
-    assert made["NAME"] == "VIRTUAL"
+    assert (made["NAME"], made["CHIP"]) == ("VIRTUAL", "unix")
     assert made["WATCHDOG_MS"] == 4000
     assert (made["TRIAL_HOLD_MS"], made["TRIAL_LIMIT_MS"]) == (2000, 6000)
     assert (made["LEASE_BOOT_MS"], made["LEASE_REPL_MS"]) == (30_000, 600_000)

@@ -1,5 +1,6 @@
-# Port of the RP2040: XIP flash in place, watchdog and its scratch registers, ring oscillator.
-# Registers are named as in the RP2040 datasheet, whose sections are given where one is relied on.
+# Port of the RP2040 and the RP2350: XIP flash in place, watchdog and its scratch registers, ring
+# oscillator. Registers are named as in the chips' datasheets, whose sections are given; which of
+# the two chips it is says board.toml. docs/rp2350.md: what no RP2350 has shown yet.
 
 import hashlib
 import select
@@ -15,21 +16,36 @@ from tidemark.compat import const, sleep_ms, ticks_ms
 from tidemark.errors import FlashError, StateError, TidemarkError
 
 _XIP_BASE = const(0x10000000)
-_TIMERAWH = const(0x40054024)
-_WATCHDOG_CTRL = const(0x40058000)
-_WATCHDOG_REASON = const(0x40058008)
-_SCRATCH0 = const(0x4005800C)  # 4.7.6: survives resets, but for those of pin RUN and of power
-_SCRATCH4 = const(0x4005801C)
-_ROSC_RANDOMBIT = const(0x4006001C)
-_CHIP_RESET = const(0x40064008)
 
+if tidemark_board.CHIP == "rp2350":
+    # RP2350 datasheet: TIMER0 12.8.5, WATCHDOG 12.9.7, ROSC 8.3.11, POWMAN 6.4.
+    _TIMERAWH = 0x400B0024
+    _WATCHDOG_CTRL = 0x400D8000
+    _WATCHDOG_REASON = 0x400D8008
+    _SCRATCH0 = 0x400D800C  # 12.9.5: survives what the watchdog resets, but no chip-level reset
+    _SCRATCH4 = 0x400D801C
+    _ROSC_RANDOMBIT = 0x400E8020
+    _CHIP_RESET = 0x4010002C
+    # HAD_POR, HAD_BOR, HAD_RUN_LOW, HAD_DP_RESET_REQ, HAD_RESCUE, HAD_GLITCH_DETECT
+    _HAD = 0x042F0000
+    _RAW_BYTES = 192  # a faster processor looks more often: more of it for the same jitter
+else:
+    # RP2040 datasheet: TIMER 4.6.5, WATCHDOG 4.7.6, ROSC 2.17.8, VREG_AND_CHIP_RESET 2.10.6.
+    _TIMERAWH = 0x40054024
+    _WATCHDOG_CTRL = 0x40058000
+    _WATCHDOG_REASON = 0x40058008
+    _SCRATCH0 = 0x4005800C  # 4.7.4: survives resets, but for those of pin RUN and of power
+    _SCRATCH4 = 0x4005801C
+    _ROSC_RANDOMBIT = 0x4006001C
+    _CHIP_RESET = 0x40064008
+    _HAD = 0x110100  # HAD_POR, HAD_RUN, HAD_PSM_RESTART
+    _RAW_BYTES = 64  # of the ring oscillator, for 32 bytes of output
+
+# The same in both chips.
 _CTRL_ENABLE = const(0x40000000)
 _REASON_TIMER = const(1)
 _REASON_FORCE = const(2)
 _ARMED_BY_SDK = 0x6AB73121  # pico-sdk's watchdog_enable leaves it in SCRATCH4, the boot ROM not
-_HAD_POR = const(0x000100)
-_HAD_RUN = const(0x010000)
-_HAD_PSM_RESTART = const(0x100000)
 
 _BLOCK_COUNT = const(4)  # operations of rp2.Flash.ioctl
 _BLOCK_ERASE = const(6)
@@ -38,7 +54,6 @@ _TIMERS_MAX = const(8)
 _CTRL_C = const(3)
 _NO_CHAR = const(-1)
 _BAUD = const(921600)  # of uart1
-_RAW_BYTES = const(64)  # of the ring oscillator, for 32 bytes of output
 _RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
 
 # Bytes of _flags.
@@ -147,11 +162,12 @@ def random(n):
 def _sample(raw):
     """Fill `raw` with bits of the oscillator, some 20 us apart."""
     memory = machine.mem32
+    place = _ROSC_RANDOMBIT
     last = ones = run = longest = 0
     for i in range(len(raw)):
         byte = 0
         for _ in range(8):
-            bit = memory[_ROSC_RANDOMBIT] & 1
+            bit = memory[place] & 1
             byte = byte << 1 | bit
             ones += bit
             run = run + 1 if bit == last else 1
@@ -185,8 +201,7 @@ def _read_cause():
     if reason & _REASON_FORCE:
         return "reset"
     # Pin RUN clears what a loss of power clears, and it is no deed of the image either.
-    known = machine.mem32[_CHIP_RESET] & (_HAD_POR | _HAD_RUN | _HAD_PSM_RESTART)
-    return "power-on" if known else "unknown"
+    return "power-on" if machine.mem32[_CHIP_RESET] & _HAD else "unknown"
 
 
 def reset_cause():
