@@ -14,11 +14,11 @@ import struct
 
 from tidemark.compat import const
 from tidemark.errors import FlashError, StateError
+from tidemark.mark import MAX_SCOPE, build_mark, is_mark, parse_mark
 
 MAX_VALUE = const(640)
 MAX_KEY = const(15)
 MAX_KEYS = const(48)
-MAX_SCOPE = const(32)
 _MAX_NUMBER = (1 << 64) - 1
 
 _BLOCK = const(128)
@@ -115,7 +115,7 @@ class Journal:
         entry = self._index.get(key)
         if not entry or entry[1] != _MARK:
             return 0, b""
-        number, payload, found = _parse_mark(self._value(key, entry))
+        number, payload, found = parse_mark(self._value(key, entry))
         return (number, payload) if found == scope else (0, b"")
 
     # Writing
@@ -168,14 +168,14 @@ class Journal:
         _check_key(key)
         if not 0 <= number <= _MAX_NUMBER or len(scope) > MAX_SCOPE:
             raise StateError("journal-value", "mark out of range")
-        value = _build_mark(number, payload, scope)
+        value = build_mark(number, payload, scope)
         if len(value) > MAX_VALUE:
             raise StateError("journal-value", "a value is at most 640 bytes")
         entry = self._index.get(key)
         if entry and entry[1] == _VALUE:
             raise StateError("mark-conflict", "the key holds a value that is no mark")
         if entry and entry[1] == _MARK:
-            had, had_payload, had_scope = _parse_mark(self._value(key, entry))
+            had, had_payload, had_scope = parse_mark(self._value(key, entry))
             if had_scope == scope:
                 if number < had:
                     raise StateError("mark-falls", "a mark only rises")
@@ -432,7 +432,7 @@ class Journal:
         if crc != _crc(self._generation, block, kind, klen, vlen, body):
             return None
         value = body[klen:]
-        if kind == _MARK and not _is_mark(value):
+        if kind == _MARK and not is_mark(value):
             return None
         for byte in body[:klen]:
             if not 0x20 < byte < 0x7F:
@@ -492,17 +492,3 @@ def _check_key(key):
     good = isinstance(key, str) and 0 < len(key) <= MAX_KEY and key != _CONTROL
     if not good or min(key) <= " " or max(key) >= "\x7f":
         raise StateError("journal-key", "a key is 1 to 15 ASCII characters")
-
-
-def _build_mark(number, payload, scope):
-    return struct.pack(">BQ", len(scope), number) + scope + payload
-
-
-def _is_mark(value):
-    return len(value) >= 9 and value[0] <= MAX_SCOPE and len(value) >= 9 + value[0]
-
-
-def _parse_mark(value):
-    """Return (number, payload, scope) of a mark's value."""
-    size, number = struct.unpack_from(">BQ", value, 0)
-    return number, value[9 + size :], value[9 : 9 + size]
