@@ -85,7 +85,10 @@ async def test_lost_counter_is_safe_mode_and_nothing_is_sent(site: Site) -> None
 
 def refusal(site: Site) -> str:
     """Return the code with which provisioning is refused."""
-    with site.board.repl(timeout=10) as console, pytest.raises(ProvisionError) as refused:
+    with (
+        site.board.repl(timeout=10 * site.target.patience) as console,
+        pytest.raises(ProvisionError) as refused,
+    ):
         provision.begin(console)
     return refused.value.code
 
@@ -184,7 +187,7 @@ async def test_damaged_provisioning_is_rescue_until_the_same_owner_comes(site: S
     boots = site.boots()
 
     def mend() -> str:
-        with site.board.repl(timeout=10) as console:
+        with site.board.repl(timeout=10 * site.target.patience) as console:
             born = provision.begin(console)
             provision.finish(console, site.anchors, site.link_settings())
         site.board.reset()
@@ -201,7 +204,7 @@ async def test_provisioning_sector_that_does_not_hold_leaves_the_board_unprovisi
 
     def attempt() -> str:
         site.flash(site.image("v1.0.0", table=0), "1.0.0")
-        with site.board.repl(timeout=10) as console:
+        with site.board.repl(timeout=10 * site.target.patience) as console:
             provision.begin(console)
             wear(site, "provisioning", FEW_BITS)
             with pytest.raises(ProvisionError) as refused:
