@@ -40,17 +40,28 @@ def recorded(site: Site, code: str) -> list[bytes]:
     return [event.detail for event in site.evidence() if event.code == code]
 
 
+async def kept(site: Site, code: str, detail: bytes) -> None:
+    """Wait until the ring's only record of a code, or its last one, has this detail."""
+    await site.until(f"{code} as evidence", lambda: recorded(site, code)[-1:] == [detail], 30)
+
+
 def heard(site: Site) -> tuple[int, set[int]]:
     """Return how many hellos the wire saw, and the epochs of all that was sent.
 
-    What comes late is of a former boot and changes neither.
+    Once there were readings, what comes late is of that boot and changes neither.
     """
     return len(site.capture.of(site.id, "hello")), {epoch for epoch, _ in site.counters()}
 
 
+async def running(site: Site) -> tuple[int, set[int]]:
+    """Wait for readings of this boot; return what was heard."""
+    await more_readings(site, 3)
+    return heard(site)
+
+
 async def test_worn_counter_sends_nothing_and_says_why(site: Site) -> None:
+    before = await running(site)
     wear(site, "counter")
-    before = heard(site)
     await again(site, "tidemark: counter-worn")
     # An update run without the time begins later than any hello would have.
     await site.said("update no-time", 30, len(site.board.serial_log))
@@ -60,32 +71,35 @@ async def test_worn_counter_sends_nothing_and_says_why(site: Site) -> None:
 
 async def test_lost_counter_is_safe_mode_and_nothing_is_sent(site: Site) -> None:
     size = site.definition.regions["counter"].size
+    before = await running(site)
     since = len(site.board.serial_log)
     await asyncio.to_thread(site.patch_flash, [("counter", 0, b"\xff" * size)])
-    before = heard(site)
     await asyncio.to_thread(site.board.power_on)
     await site.said("safe (state-lost)", 30, since)
     assert await asyncio.to_thread(refusal, site) == "state-lost"
     assert heard(site) == before
-    assert recorded(site, "state-lost")
+    await kept(site, "state-lost", b"")
     region = site.definition.regions["counter"]
     assert site.board.read_flash(region.offset, region.size) == b"\xff" * size
 
 
 def refusal(site: Site) -> str:
     """Return the code with which provisioning is refused."""
-    with site.board.repl(timeout=10) as console, pytest.raises(ProvisionError) as refused:
+    with (
+        site.board.repl(timeout=10 * site.target.patience) as console,
+        pytest.raises(ProvisionError) as refused,
+    ):
         provision.begin(console)
     return refused.value.code
 
 
 async def test_worn_journal_is_rescue_without_a_word_on_the_wire(site: Site) -> None:
+    before = await running(site)
     wear(site, "journal")
-    before = heard(site)
     await again(site, "rescue (journal-worn)")
     assert await asyncio.to_thread(refusal, site) == "journal-worn"
     assert heard(site) == before
-    assert b"journal-worn" in recorded(site, "rescue")
+    await kept(site, "rescue", b"journal-worn")
 
 
 async def test_journal_that_wears_out_in_a_boot_takes_no_update_and_is_reported(
@@ -163,17 +177,17 @@ async def test_worn_files_stop_updates_and_nothing_else(site: Site) -> None:
 
 
 async def test_damaged_provisioning_is_rescue_until_the_same_owner_comes(site: Site) -> None:
+    before = await running(site)
     since = len(site.board.serial_log)
     await asyncio.to_thread(site.patch_flash, [("provisioning", 300, b"\x00" * 8)])
-    before = heard(site)
     await asyncio.to_thread(site.board.power_on)
     await site.said("rescue (provisioning-damaged)", 30, since)
     assert heard(site) == before
-    assert b"provisioning-dam" in recorded(site, "rescue")
+    await kept(site, "rescue", b"provisioning-dam")
     boots = site.boots()
 
     def mend() -> str:
-        with site.board.repl(timeout=10) as console:
+        with site.board.repl(timeout=10 * site.target.patience) as console:
             born = provision.begin(console)
             provision.finish(console, site.anchors, site.link_settings())
         site.board.reset()
@@ -190,7 +204,7 @@ async def test_provisioning_sector_that_does_not_hold_leaves_the_board_unprovisi
 
     def attempt() -> str:
         site.flash(site.image("v1.0.0", table=0), "1.0.0")
-        with site.board.repl(timeout=10) as console:
+        with site.board.repl(timeout=10 * site.target.patience) as console:
             provision.begin(console)
             wear(site, "provisioning", FEW_BITS)
             with pytest.raises(ProvisionError) as refused:
