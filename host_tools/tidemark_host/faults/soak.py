@@ -198,7 +198,7 @@ def _judge(site: Site, result: Result) -> None:
     result.fail(all(event.chained for event in events), "a gap in the evidence")
     heap = result.heap
     quarter = len(heap) // 4
-    if quarter and result.messages >= HEAP_FROM:
+    if quarter and result.arrived >= HEAP_FROM:
         parts = heap[quarter : 2 * quarter], heap[-quarter:]
         first, last = (statistics.median(part) for part in parts)
         result.fail(first - last <= HEAP_SLACK, f"free heap fell from {first:.0f} to {last:.0f}")
