@@ -111,7 +111,9 @@ def _place(path: Path, row: object) -> Place:
     # An identifier, as every board's name: no path to elsewhere, and none too long to look up.
     named = folder.isidentifier() and len(folder) <= _MAX_BOARD
     if not named or not (BOARDS / folder / "board.toml").is_file():
-        raise PlaceError("bench-board", f"{where}: {folder[:_MAX_BOARD]!r} is no folder of boards/")
+        raise PlaceError(
+            "bench-board", f"{where}: {folder[:_MAX_BOARD]!r} is no folder of boards/"
+        )
     link, baud = table.get("link", ""), table.get("baud", BAUD)
     restore = table.get("restore", True)
     if not isinstance(link, str) or not isinstance(restore, bool):
