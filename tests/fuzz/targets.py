@@ -341,7 +341,7 @@ TARGETS = (
         "bench-toml",
         66_000,
         seeds.bench_files,
-        _codes("bench-size bench-format bench-twice bench-board bench-power"),
+        _codes("bench-size bench-format bench-twice bench-board bench-power bench-link"),
         "names and serial numbers come once; tomllib reads it",
         peers.toml,
         words=words.TOML_WORDS,
