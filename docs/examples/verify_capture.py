@@ -40,7 +40,7 @@ ERRORS = (
 
 
 def plain(text):
-    """Return text for a terminal: what others sent is no control sequence and no line of its own."""
+    """Return text for a terminal: nothing that others sent controls it or begins a line."""
     return ascii(text)[1:-1][:120]
 
 

@@ -64,9 +64,7 @@ def build_image(
     files = _collect(source_dirs)
     if settings is not None:
         try:
-            text = json.dumps(
-                settings, sort_keys=True, separators=(",", ":"), allow_nan=False
-            )
+            text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:  # TOML has dates, infinities and NaN
             raise ImageError("settings", f"no JSON for these settings: {error}") from error
         files[SETTINGS] = text.encode()

@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tests.conftest import REPO
-from tests.fuzz.targets import BY_NAME, TARGETS, Finding, Target
+from tests.fuzz.target import Finding, Target
+from tests.fuzz.targets import BY_NAME, TARGETS
 
 WORK = REPO / "build" / "fuzz"
 SECONDS = 60
@@ -100,7 +100,10 @@ def search(target: Target, seconds: int, say: Callable[[str], None]) -> Outcome:
 
 
 def _follow(
-    lines: Iterator[str], write: Callable[[str], object], outcome: Outcome, say: Callable[[str], None]
+    lines: Iterator[str],
+    write: Callable[[str], object],
+    outcome: Outcome,
+    say: Callable[[str], None],
 ) -> None:
     """Read libFuzzer's words to their end."""
     said = 0
@@ -111,7 +114,9 @@ def _follow(
             outcome.executions, outcome.edges, outcome.features, outcome.corpus = numbers
             if outcome.executions >= 2 * said:
                 said = max(outcome.executions, 1000)
-                say(f"{outcome.target}: {outcome.executions:,} executions, {outcome.edges:,} edges")
+                say(
+                    f"{outcome.target}: {outcome.executions:,} executions, {outcome.edges:,} edges"
+                )
         elif match := re.match(r"stat::number_of_executed_units:\s+(\d+)", line):
             outcome.executions = int(match[1])
 
@@ -134,7 +139,10 @@ def shrink(target: Target, data: bytes) -> tuple[bytes, str]:
     """Return a shorter input with a fault of the same kind, and the fault."""
     text = fault(target, data)
     if not text:
-        return data, "not again outside the search: an input that takes too long, or too much memory"
+        return (
+            data,
+            "not again outside the search: an input that takes too long, or too much memory",
+        )
     runs = 0
     size = len(data) // 2
     while size and runs < _SHRINK_RUNS:
@@ -182,9 +190,14 @@ def main(argv: list[str]) -> int:
     if options.replay:
         return replay(options.replay)
     if unknown := [name for name in options.targets if name not in BY_NAME]:
-        print(f"fuzz: no target {', '.join(unknown)}; there are: {', '.join(BY_NAME)}", file=sys.stderr)
+        print(
+            f"fuzz: no target {', '.join(unknown)}; there are: {', '.join(BY_NAME)}",
+            file=sys.stderr,
+        )
         return 1
-    wanted = [target for target in TARGETS if not options.targets or target.name in options.targets]
+    wanted = [
+        target for target in TARGETS if not options.targets or target.name in options.targets
+    ]
     shown = sys.stderr.isatty()
 
     def say(text: str) -> None:

@@ -268,7 +268,11 @@ def capture_files() -> dict[str, bytes]:
     hello = device.hello(NONCE_MARK, share=bytes([9]) + bytes(31))
     keys = protocol.SessionKeys(b"a" * 32, b"b" * 16, b"c" * 32, b"d" * 16)
     device.session = _Session(keys, b"\x05", device.epoch)
-    messages = [("hello", hello), ("telemetry", device.telemetry(1.5)), ("report", device.report())]
+    messages = [
+        ("hello", hello),
+        ("telemetry", device.telemetry(1.5)),
+        ("report", device.report()),
+    ]
     messages.append(("telemetry", device.telemetry([1, 2], encrypt=True)))
     lines = [
         {"time": 1.0, "topic": protocol.topic_up(device.id, kind), "payload": message.hex()}

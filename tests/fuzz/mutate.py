@@ -1,6 +1,6 @@
-"""Changes of bytes that keep most of an input's structure: pure, the same steps give the same bytes.
+"""Changes of bytes that keep most of an input's structure: the same steps give the same bytes.
 
-A step is three numbers below 65,536: what to do, where, and with what. Hypothesis draws and shrinks
+A step is three numbers below 65,536: what to do, where, with what. Hypothesis draws and shrinks
 such steps; atheris draws them from its seed, beside the changes that it makes by itself.
 """
 
@@ -63,9 +63,7 @@ def _splice(out: bytearray, at: int, value: int, others: Sequence[bytes], *_: ob
         out[at:] = other[at:]
 
 
-def _word(
-    out: bytearray, at: int, value: int, _: Sequence[bytes], words: Sequence[bytes]
-) -> None:
+def _word(out: bytearray, at: int, value: int, _: Sequence[bytes], words: Sequence[bytes]) -> None:
     if words:
         word = words[value % len(words)]
         out[at : at + (len(word) if value & 0x8000 else 0)] = word

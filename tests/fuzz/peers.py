@@ -4,6 +4,9 @@ Each function gets the input and the word that the parser under test said of it,
 AssertionError where the two readings differ.
 """
 
+# python-tuf re-exports its public names without saying so to type checkers.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import http.client
@@ -15,15 +18,18 @@ import tomllib
 from typing import Any
 
 import cbor2
+import fuzz_flash
+import fuzz_mark
+import fuzz_parsers
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import Metadata, Root, Targets
 
-import fuzz_parsers
 from tests.fuzz import host
 from tidemark import canonjson, ecdsa_p256, rsa_pss
+from tidemark import cbor as firmware_cbor
 from tidemark.signedjson import open_signed
 from tidemark_host import codec, evidence, protocol
 from tidemark_host.codec import Refused
@@ -94,7 +100,7 @@ def pem_key(data: bytes, word: str) -> None:
 
 def ecdsa_signature(data: bytes, word: str) -> None:
     """`cryptography` comes to the same verdict."""
-    x, y = fuzz_parsers._P256[:32], fuzz_parsers._P256[32:]
+    x, y = fuzz_parsers.P256[:32], fuzz_parsers.P256[32:]
     numbers = ec.EllipticCurvePublicNumbers(
         int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
     )
@@ -186,7 +192,7 @@ def http_response(data: bytes, word: str) -> None:
     theirs.begin()
     body = theirs.read()
     assert (theirs.status, len(body)) == (status, length)
-    assert fuzz_parsers._mark_bytes(body) == word.split()[4]
+    assert fuzz_mark.mark_bytes(body) == word.split()[4]
     # An empty list of codings is none.
     assert theirs.getheader("Transfer-Encoding") is None
     codings = theirs.getheader("Content-Encoding") or "identity"
@@ -198,7 +204,7 @@ def http_response(data: bytes, word: str) -> None:
 
 def evidence_sectors(data: bytes, word: str) -> None:
     """The host finds nothing newer than the board, but for what its chain speaks against."""
-    content = fuzz_parsers.CountingFlash(data, fuzz_parsers.EVIDENCE_SIZE, 512).content()
+    content = fuzz_flash.CountingFlash(data, fuzz_flash.EVIDENCE_SIZE, 512).content()
     ring = evidence.read_ring(content)
     head = int(word.split()[1]) if word.startswith("taken") else 0
     newest = ring.records[-1].number if ring.records else 0
@@ -220,7 +226,7 @@ def host_cbor(data: bytes, word: str) -> None:
 def host_beacon(data: bytes, word: str) -> None:
     """A beacon of ours is one of the device's, too."""
     if word == "taken":
-        assert host.codec.decode(data) == fuzz_parsers.cbor.decode(data)
+        assert host.codec.decode(data) == firmware_cbor.decode(data)
 
 
 def mqtt_broker(data: bytes, word: str) -> None:

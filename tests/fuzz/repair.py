@@ -12,11 +12,11 @@ import json
 import struct
 from typing import Any
 
+import fuzz_flash
 from securesystemslib.formats import encode_canonical
-
-import fuzz_parsers
-from tidemark import journal as journals
 from tuf_maker import key
+
+from tidemark import journal as journals
 
 _STAMPS = (b"TMC1", b"TMO1")
 
@@ -56,7 +56,7 @@ def outbox(data: bytes) -> bytes:
 def journal(data: bytes) -> bytes:
     """Headers of both units, and each record whose head still makes sense."""
     out = bytearray(data)
-    half = fuzz_parsers.SECTOR
+    half = fuzz_flash.SECTOR
     for base in range(0, len(out), half):
         generation = 0
         if bytes(out[base : base + 4]) == b"TMJ1":

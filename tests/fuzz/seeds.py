@@ -7,13 +7,15 @@ import json
 from collections.abc import Iterator
 
 import cbor2
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
+import fuzz_flash
 import fuzz_parsers
 import mqtt_peer
 import mux_world
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from gateway_side import Gateway, Identity
+from tuf_maker import Maker
+
 from nor import NorFlash
 from tests.conftest import REPO
 from tests.fuzz import host
@@ -26,7 +28,6 @@ from tidemark.mux_frame import HEADER_SIZE, Reader
 from tidemark.outbox import Outbox
 from tidemark_host import protocol, romfs, uf2_file
 from tidemark_host.chips import CHIPS
-from tuf_maker import Maker
 
 _AAD = cose.aad("up", "0" * 16, "telemetry", bytes(8))
 
@@ -40,14 +41,6 @@ def cbor_items() -> Iterator[bytes]:
     yield cbor2.dumps({1: [2**70, "x"], "a": 1.1})
 
 
-CBOR_WORDS = (
-    *(b"\xf4", b"\xf6", b"\xf7", b"\xf9\x44\x00", b"\xf9\x7e\x00", b"\xfa\x7f\xc0\x00\x00"),
-    *(b"\x18\x18", b"\x19\x01\x00", b"\x1b" + b"\xff" * 8, b"\x9b" + b"\xff" * 8, b"\x5f", b"\xff"),
-    *(b"\xa1\x00\x00", b"\xa2\x00\x00\x00\x00", b"\x80", b"\x60", b"\x61\xff", b"\x62\xc3\xa9"),
-    *(b"\xc0", b"\xc2\x41\x00", b"\xd1", b"\xe0", b"\xf8\x20", b"\x20", b"\x01\x01"),
-)
-
-
 def envelopes() -> Iterator[bytes]:
     """One of each algorithm."""
     payload = cbor.encode([1, 4, 1, 1, 20.5])
@@ -57,28 +50,12 @@ def envelopes() -> Iterator[bytes]:
     yield cose.encrypt0_seal(b"e" * 16, payload, _AAD, b"\1", cose.iv(cose.UP, 1, 4))
 
 
-# Headers with a number that only equals the algorithm's: f9 4400 is 4.0.
-COSE_WORDS = (
-    *(b"\x44\xa1\x01\xf9\x44", b"\x45\xa1\x01\xf9\x44\x00", b"\x45\xa1\x01\xf9\xc8\x00"),
-    *(b"\x45\xa1\x01\xf9\x49\x00", b"\x43\xa1\x01\x05", b"\x43\xa1\x01\x27", b"\x40", b"\xa0"),
-    *(b"\xa1\x04\x41\x01", b"\xd0", b"\xd1", b"\xd2", b"\x43\xa1\x01\x0a"),
-)
-
-
 def documents() -> Iterator[bytes]:
     """Files of an update repository, whole and pretty-printed."""
     for _, data in fuzz_parsers.tuf_files():
         yield data
         yield json.dumps(json.loads(data), indent=1).encode()[:4096]
     yield b'{"signatures":[],"signed":{"a":"\\u00e9\\ud83d\\ude00","b":[1,-2,null,true]}}'
-
-
-JSON_WORDS = (
-    *(b"null", b"true", b"-1", b"0", b"-0", b"1e9", b"9007199254740993", b"1" * 30, b"[]", b"{}"),
-    *(b'""', b'"\\ud800"', b'"\\u0000"', b"\\", b"\x7f", b"\xc3\xa9", b"\xff", b"[" * 20, b" "),
-    *(b'"signed":', b'"signatures":', b'"version":', b'"*"', b'"paths":', b'"roles":', b'"abort":'),
-    *(b'"a"', b'"../x"', b'"1.0"', b'"2027-02-30T00:00:00Z"', b'"sha512":"00"', b'"length":'),
-)
 
 
 def metadata() -> Iterator[bytes]:
@@ -120,7 +97,7 @@ def _content(flash: NorFlash) -> bytes:
 def counters() -> Iterator[bytes]:
     """No boot, some boots, and enough to go round."""
     for boots in (0, 3, 16, 17, 70):
-        flash, region = _flash(fuzz_parsers.COUNTER_SIZE, 256)
+        flash, region = _flash(fuzz_flash.COUNTER_SIZE, 256)
         for _ in range(boots):
             Counter(region).open_epoch()
         yield _content(flash)
@@ -128,7 +105,7 @@ def counters() -> Iterator[bytes]:
 
 def journals() -> Iterator[bytes]:
     """A young journal, one with every kind of record, and one after a compaction."""
-    flash, region = _flash(fuzz_parsers.JOURNAL_SIZE, fuzz_parsers.SECTOR)
+    flash, region = _flash(fuzz_flash.JOURNAL_SIZE, fuzz_flash.SECTOR)
     journal = Journal(region)
     journal.recover()
     yield _content(flash)
@@ -146,7 +123,7 @@ def journals() -> Iterator[bytes]:
 def rings() -> Iterator[bytes]:
     """A ring with a few records, and one that went round."""
     for count in (0, 3, 40):
-        flash, region = _flash(fuzz_parsers.EVIDENCE_SIZE, 512)
+        flash, region = _flash(fuzz_flash.EVIDENCE_SIZE, 512)
         ring = Evidence(region)
         ring.recover()
         for number in range(count):
@@ -164,7 +141,7 @@ def records() -> Iterator[bytes]:
 def outboxes() -> Iterator[bytes]:
     """Readings that wait and readings that are done, over a restart and round the ring."""
     for count in (0, 2, 30, 90):
-        flash, region = _flash(fuzz_parsers.OUTBOX_SIZE, 1024)
+        flash, region = _flash(fuzz_flash.OUTBOX_SIZE, 1024)
         box = Outbox(region)
         box.recover()
         for number in range(count):
@@ -179,7 +156,7 @@ def outboxes() -> Iterator[bytes]:
 
 def provisionings() -> Iterator[bytes]:
     yield b""
-    flash, region = _flash(fuzz_parsers.PROVISIONING_SIZE, 4096)
+    flash, region = _flash(fuzz_flash.PROVISIONING_SIZE, 4096)
     public = bytes(range(32))
     anchors = identity.Provisioning(public, b'{"signed":{}}', "0" * 16, bytes(32))
     identity.write_provisioning(region, anchors)
@@ -208,7 +185,7 @@ def headers() -> Iterator[bytes]:
     yield image.encode_header(release, "VIRTUAL")
 
 
-def boot_records() -> Iterator[bytes]:
+def _boot_records() -> Iterator[bytes | None]:
     """The state machine's record at each turn of a release's life."""
     journal = Journal(Region(NorFlash(2 * 4096), 0, 2 * 4096))
     journal.recover()
@@ -234,6 +211,11 @@ def boot_records() -> Iterator[bytes]:
     yield journal.get("boot")
 
 
+def boot_records() -> list[bytes]:
+    """All of them: each was put before it was read."""
+    return [record for record in _boot_records() if record]
+
+
 def rejections() -> Iterator[bytes]:
     yield cbor.encode([[b"\3" * 16, 0, 19, "crash"], [b"\1" * 16, 3, 8, "heap"]])
     yield cbor.encode([[bytes([n]) * 16, 0, 9, "crash"] for n in range(16)])
@@ -252,15 +234,6 @@ def answers() -> Iterator[bytes]:
     yield b"\x01HTTP/1.1 200 OK\r\nContent-Length: 160\r\n\r\n" + bytes(160)
 
 
-HTTP_WORDS = (
-    *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\n\n", b": ", b":", b"\t", b" ", b"\0", b"\x1c", b"\x85"),
-    *(b"\xc2\xa0", b"\xc3\xa9", b"\xff", b"\x0b", b"Content-Length: 5", b"Content-Length:60"),
-    *(b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"+60", b"060", b"6_0"),
-    *(b"Content-Encoding: identity\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"206", b"416", b"bytes "),
-    *(b"X: \nTransfer-Encoding: chunked\r\n", b"X: a\rContent-Length: 7\r\n", b"99999999999"),
-)
-
-
 def brokers() -> Iterator[bytes]:
     """A broker's side of a connection: CONNACK, SUBACK, then messages, answers, pings."""
     greeting = b"\x20\x02\x00\x00" + b"\x90\x03\x00\x01\x01"
@@ -271,13 +244,6 @@ def brokers() -> Iterator[bytes]:
     yield b"\x01" + greeting + one + b"\x40\x02\x00\x02" + two
     yield b"\x00" + greeting + mqtt_peer.publish("d/large", b"z" * 2000, 8) + one
     yield b"\x00\x20\x02\x00\x05"
-
-
-MQTT_WORDS = (
-    *(b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x80", b"\x40\x02\x00\x01", b"\xd0\x00", b"\x34"),
-    *(b"\x30\x00", b"\x32\x02\x00\x00", b"\x80\x80\x80\x80\x01", b"\xff\xff\xff\x7f", b"\x36"),
-    *(b"\x90\x03\x00\x01\x01", b"\x62\x02\x00\x01", b"\xe0\x00", b"\x30\x05\x00\x03\xff\xfe\xfd"),
-)
 
 
 def _contents(log: bytes) -> bytes:
@@ -340,7 +306,9 @@ def device_messages() -> Iterator[bytes]:
     share = bytes([9]) + bytes(31)
     welcome = cbor.encode([bytes(32), device.id, share, b"\x05", 0])
     yield b"\xc2" + welcome.replace(bytes(32), b"KNOWN", 1)
-    yield b"\x83" + cbor.encode([bytes(8), 1_800_000_000, gateway.id]).replace(bytes(8), b"KNOWN", 1)
+    yield b"\x83" + cbor.encode([bytes(8), 1_800_000_000, gateway.id]).replace(
+        bytes(8), b"KNOWN", 1
+    )
     yield b"\x84" + cbor.encode([1, 6, 1, 4])
     yield b"\x05" + cbor.encode([1, 6, "command"])
     for envelope in envelopes():
@@ -394,15 +362,8 @@ def board_files() -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-TOML_WORDS = (
-    *(b"[", b"[[", b"]", b"]]", b"=", b"\n", b'"', b"'", b'"""', b".", b"{", b"}", b",", b"#", b"\\"),
-    *(b"0x", b"-1", b"true", b"1.5", b"nan", b"1979-05-27", b"9" * 4301, b"a." * 600, b"[[board]]\n"),
-    *(b"[" * 400, b"{a=" * 200, b"\xff", b"\xc3\xa9", b"[0, 4096]", b"[x]\n", b'\nlabel = "x"\n'),
-)
-
-
 def bench_files() -> Iterator[bytes]:
-    first = '[[board]]\nnickname = "desk-1"\nboard = "TIDEMARK_PICO"\nserial = "E66"\n'
+    first = '[[board]]\nnickname = "desk-1"\nboard = "TIDEMARK_PICO_W"\nserial = "E66"\n'
     second = '[[board]]\nnickname = "b"\nboard = "VIRTUAL"\nserial = "E67"\nbaud = 115200\n'
     yield (first + 'power = { hub = "1-1.4", port = 2 }\n').encode()
     yield (first + second + 'link = "A5"\npower = { on = ["p", "1"], off = ["p"] }\n').encode()
@@ -436,9 +397,6 @@ def ecdsa_signatures() -> Iterator[bytes]:
     yield key.sign(b"other", deterministic)
 
 
-DER_WORDS = (b"\x30", b"\x02", b"\x03", b"\x00", b"\x80", b"\x81\x80", b"\x82\x01\x00", b"\x06\x08")
-
-
 def pem_keys() -> Iterator[bytes]:
     keys = [ec.derive_private_key(7, ec.SECP256R1()).public_key()]
     # Any odd number passes for a modulus here: nothing is ever verified by it.
@@ -448,9 +406,3 @@ def pem_keys() -> Iterator[bytes]:
         yield key.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-
-
-PEM_WORDS = (
-    *(b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----", b"\n", b"\r\n", b" ", b"=", b"=="),
-    *(b"\xc2\xa0", b"\x0c", b"\x1c", b"A", b"/", b"-", b"_", b"AAAA"),
-)

@@ -6,110 +6,10 @@ of the target's list. Anything else that happens, or a property that does not ho
 
 from __future__ import annotations
 
-import functools
-import sys
-import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+import fuzz_flash
 
-import fuzz_parsers
-from tests.fuzz import host, peers, repair, seeds
-from tidemark.errors import TidemarkError
-
-Check = Callable[[bytes, str], None]
-Change = Callable[[bytes], bytes]
-
-
-class Finding(Exception):
-    """An input that breaks a target's rules. The text says which and how."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One parser.
-
-    `limit`: bytes of input that are tried, beyond the parser's own bound. `codes`: all that it may
-    refuse with. `check`: what another reader says. `repair`: makes sums right again. `calls`: how
-    many function calls parsing may cost, at all and for each byte. `holds`: the property, for
-    docs/fuzzing.md.
-    """
-
-    name: str
-    limit: int
-    seeds: Callable[[], Iterable[bytes]]
-    codes: frozenset[str]
-    holds: str
-    check: Check | None = None
-    repair: Change | None = None
-    words: tuple[bytes, ...] = ()
-    calls: tuple[int, int] = (300, 12)
-    examples: int = 120
-
-    @property
-    def is_firmware(self) -> bool:
-        """Whether it runs on both interpreters."""
-        return self.name in fuzz_parsers.PARSERS
-
-    @functools.cached_property
-    def corpus(self) -> tuple[bytes, ...]:
-        """The seeds, made once."""
-        return tuple(self.seeds())
-
-    def run(self, data: bytes, count: bool = False) -> str:
-        """Parse, judge, compare; return the word. Raises Finding.
-
-        `count`: count the calls that parsing costs as well.
-        """
-        data = data[: self.limit]
-        try:
-            with _Calls(count) as calls:
-                word = self._word(data)
-            if count and calls.made > self.calls[0] + self.calls[1] * len(data):
-                raise Finding(f"{calls.made} calls for {len(data)} bytes")
-            if self.check:
-                self.check(data, word)
-        except Finding:
-            raise
-        except Exception as error:
-            raise Finding(f"{type(error).__name__} {_place(error)}: {error}") from error
-        return word
-
-    def _word(self, data: bytes) -> str:
-        parsers = fuzz_parsers.PARSERS if self.is_firmware else host.PARSERS
-        try:
-            return parsers[self.name](data)
-        except (TidemarkError, *host.ERRORS) as error:
-            if error.code not in self.codes:
-                raise Finding(f"refused with {error.code!r}, which is no code of its list") from error
-            return error.code
-
-
-def _place(error: Exception) -> str:
-    """Return where an exception was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"at {Path(frame.filename).name}:{frame.lineno}"
-
-
-@dataclass
-class _Calls:
-    """Counts function calls while it is entered; a debugger's hook stays untouched."""
-
-    wanted: bool
-    made: int = field(default=0, init=False)
-
-    def __enter__(self) -> _Calls:
-        if self.wanted:
-            self._former = sys.getprofile()
-            sys.setprofile(self._count)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.wanted:
-            sys.setprofile(self._former)
-
-    def _count(self, _frame: object, event: str, _argument: object) -> None:
-        self.made += event in ("call", "c_call")
+from tests.fuzz import peers, repair, seeds, words
+from tests.fuzz.target import Target
 
 
 def _codes(text: str, prefix: str = "") -> frozenset[str]:
@@ -151,7 +51,7 @@ TARGETS = (
         _CBOR,
         "encodes to the same bytes; cbor2 and the host's codec agree",
         peers.cbor,
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
     ),
     Target(
         "cose",
@@ -160,7 +60,7 @@ TARGETS = (
         _COSE,
         "encodes to the same bytes; the gateway reads the same algorithm",
         peers.envelope,
-        words=seeds.CBOR_WORDS + seeds.COSE_WORDS,
+        words=words.CBOR_WORDS + words.COSE_WORDS,
     ),
     Target(
         "json",
@@ -169,7 +69,7 @@ TARGETS = (
         _JSON,
         "`json` reads the same value, securesystemslib writes the same bytes",
         peers.json_text,
-        words=seeds.JSON_WORDS,
+        words=words.JSON_WORDS,
     ),
     Target(
         "signed-json",
@@ -178,7 +78,7 @@ TARGETS = (
         _JSON,
         "the bytes that are verified are securesystemslib's",
         peers.signed_json,
-        words=seeds.JSON_WORDS,
+        words=words.JSON_WORDS,
     ),
     Target(
         "tuf-metadata",
@@ -188,7 +88,7 @@ TARGETS = (
         "unchanged trust after a refusal; python-tuf reads and verifies what is taken",
         peers.tuf_metadata,
         repair.metadata,
-        seeds.JSON_WORDS,
+        words.JSON_WORDS,
         calls=(60_000, 40),
         examples=60,
     ),
@@ -199,7 +99,7 @@ TARGETS = (
         _TARGETS,
         "python-tuf takes the same targets and delegations",
         peers.tuf_targets,
-        words=seeds.JSON_WORDS,
+        words=words.JSON_WORDS,
         calls=(2000, 40),
     ),
     Target(
@@ -209,7 +109,7 @@ TARGETS = (
         frozenset(),
         "`cryptography` reads the same key",
         peers.pem_key,
-        words=seeds.PEM_WORDS,
+        words=words.PEM_WORDS,
     ),
     Target(
         "ecdsa-signature",
@@ -218,33 +118,41 @@ TARGETS = (
         frozenset(),
         "`cryptography` comes to the same verdict",
         peers.ecdsa_signature,
-        words=seeds.DER_WORDS,
+        words=words.DER_WORDS,
         calls=(20_000, 40),
         examples=60,
     ),
     Target(
         "counter",
-        fuzz_parsers.COUNTER_SIZE,
+        fuzz_flash.COUNTER_SIZE,
         seeds.counters,
         _codes("counter-worn"),
-        "the same epoch twice; the next one is higher and stays; reads at most 12 times the region",
+        "the same epoch twice; the next one is higher and stays; reads 12 times the region",
         repair=repair.stamps,
         words=(b"TMC1", b"\0\0\0\1\xff\xff\xff\xfe", b"\xff\xff\xff\xfe\0\0\0\1"),
         calls=(20_000, 40),
     ),
     Target(
         "journal",
-        fuzz_parsers.JOURNAL_SIZE,
+        fuzz_flash.JOURNAL_SIZE,
         seeds.journals,
         _JOURNAL,
-        "the same values twice; affirming and adding change no other; reads at most 12 times the region",
+        "the same values twice; affirming and adding change no other; reads 12 times the region",
         repair=repair.journal,
-        words=(b"TMJ1", bytes(16), b"\xff" * 16, b"\x56\4\0\5", b"\x4d\5\0\x20", b"\x53\1\0\0", b"~"),
+        words=(
+            b"TMJ1",
+            bytes(16),
+            b"\xff" * 16,
+            b"\x56\4\0\5",
+            b"\x4d\5\0\x20",
+            b"\x53\1\0\0",
+            b"~",
+        ),
         calls=(60_000, 40),
     ),
     Target(
         "evidence",
-        fuzz_parsers.EVIDENCE_SIZE,
+        fuzz_flash.EVIDENCE_SIZE,
         seeds.rings,
         frozenset(),
         "the same head twice; the next number is higher; the host reads no older head",
@@ -263,7 +171,7 @@ TARGETS = (
     ),
     Target(
         "outbox",
-        fuzz_parsers.OUTBOX_SIZE,
+        fuzz_flash.OUTBOX_SIZE,
         seeds.outboxes,
         _codes("outbox-worn"),
         "the same readings twice; each is acknowledged once; reads at most 16 times the region",
@@ -278,7 +186,7 @@ TARGETS = (
         _DEVICE,
         "written again it is the same, another is refused; no erase",
         repair=repair.provisioning,
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
         calls=(2000, 20),
     ),
     Target(
@@ -287,7 +195,7 @@ TARGETS = (
         seeds.configs,
         _CBOR | _codes("config"),
         "encodes to the same bytes",
-        words=(*seeds.CBOR_WORDS, b"http://", b":", b"\xd9\xa3", b"\xc2\xb2", b"/"),
+        words=(*words.CBOR_WORDS, b"http://", b":", b"\xd9\xa3", b"\xc2\xb2", b"/"),
     ),
     Target(
         "slot-header",
@@ -296,7 +204,7 @@ TARGETS = (
         _codes("header-magic header-shape header-size image-length image-digest"),
         "encodes to the same bytes; no image of another length or digest is taken",
         repair=repair.slot_header,
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
     ),
     Target(
         "boot-record",
@@ -304,7 +212,7 @@ TARGETS = (
         seeds.boot_records,
         _CBOR | _codes("slots-format no-target journal-full journal-value"),
         "no slot in use is ever a target",
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
         calls=(4000, 40),
     ),
     Target(
@@ -313,7 +221,7 @@ TARGETS = (
         seeds.rejections,
         _CBOR | _codes("slots-format rejected rejected-full"),
         "a list of any shape judges or is refused",
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
         calls=(4000, 40),
     ),
     Target(
@@ -321,9 +229,9 @@ TARGETS = (
         6000,
         seeds.answers,
         _HTTP,
-        "http.client reads the same status, length and body; closed once; reads at most one a 32 bytes",
+        "http.client reads the same status, length and body; closed once; bounded reads",
         peers.http_response,
-        words=seeds.HTTP_WORDS,
+        words=words.HTTP_WORDS,
     ),
     Target(
         "mqtt",
@@ -332,7 +240,7 @@ TARGETS = (
         frozenset(),
         "ends with a typed error when the broker hangs up; at most one step a byte",
         peers.mqtt_broker,
-        words=seeds.MQTT_WORDS,
+        words=words.MQTT_WORDS,
         calls=(2000, 60),
     ),
     Target(
@@ -359,7 +267,7 @@ TARGETS = (
         seeds.device_messages,
         frozenset(),
         "a refusal changes no session and sends nothing",
-        words=(*seeds.CBOR_WORDS, *seeds.COSE_WORDS, b"KNOWN"),
+        words=(*words.CBOR_WORDS, *words.COSE_WORDS, b"KNOWN"),
         calls=(400_000, 40),
         examples=40,
     ),
@@ -369,7 +277,7 @@ TARGETS = (
         seeds.gateway_messages,
         frozenset(),
         "a refusal is one counted code and changes no row; never `internal`",
-        words=seeds.CBOR_WORDS + seeds.COSE_WORDS,
+        words=words.CBOR_WORDS + words.COSE_WORDS,
         calls=(40_000, 60),
         examples=100,
     ),
@@ -380,7 +288,7 @@ TARGETS = (
         _REFUSALS,
         "encodes to the same bytes; the firmware agrees; JSON can hold it",
         peers.host_cbor,
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
         calls=(300, 40),
     ),
     Target(
@@ -390,11 +298,11 @@ TARGETS = (
         _REFUSALS,
         "encodes to the same bytes",
         peers.host_beacon,
-        words=seeds.CBOR_WORDS,
+        words=words.CBOR_WORDS,
     ),
     Target(
         "host-evidence",
-        fuzz_parsers.EVIDENCE_SIZE,
+        fuzz_flash.EVIDENCE_SIZE,
         seeds.rings,
         _codes("region"),
         "numbers rise; all text is printable",
@@ -425,7 +333,7 @@ TARGETS = (
         _BOARD,
         "regions lie in the flash, on sectors, apart; tomllib reads it",
         peers.toml,
-        words=seeds.TOML_WORDS,
+        words=words.TOML_WORDS,
         calls=(4000, 40),
         examples=80,
     ),
@@ -433,10 +341,10 @@ TARGETS = (
         "bench-toml",
         66_000,
         seeds.bench_files,
-        _codes("bench-size bench-format bench-twice bench-board bench-power"),
+        _codes("bench-size bench-format bench-twice bench-board bench-power bench-link"),
         "names and serial numbers come once; tomllib reads it",
         peers.toml,
-        words=seeds.TOML_WORDS,
+        words=words.TOML_WORDS,
         calls=(4000, 40),
     ),
     Target(
@@ -446,7 +354,7 @@ TARGETS = (
         _codes("names nickname serial board"),
         "written again it is the same",
         peers.toml,
-        words=seeds.TOML_WORDS,
+        words=words.TOML_WORDS,
         calls=(8000, 40),
     ),
     Target(
@@ -456,7 +364,7 @@ TARGETS = (
         _codes("settings"),
         "tomllib reads the same table",
         peers.toml,
-        words=seeds.TOML_WORDS,
+        words=words.TOML_WORDS,
         calls=(4000, 40),
     ),
     Target(
@@ -465,7 +373,7 @@ TARGETS = (
         seeds.inventories,
         _codes("format full malformed key"),
         "every id is the hash of its key",
-        words=seeds.JSON_WORDS,
+        words=words.JSON_WORDS,
         calls=(4000, 40),
     ),
     Target(
@@ -474,7 +382,7 @@ TARGETS = (
         seeds.captures,
         frozenset(),
         "one printable line a message, whatever the file holds",
-        words=seeds.JSON_WORDS + seeds.CBOR_WORDS,
+        words=words.JSON_WORDS + words.CBOR_WORDS,
         calls=(20_000, 60),
         examples=80,
     ),

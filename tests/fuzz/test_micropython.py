@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import GENERATED, REPO, SHARED, firmware_dir
 from tests.fuzz import regressions
 from tests.fuzz.mutate import SPAN, mutate
-from tests.fuzz.targets import BY_NAME, TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import BY_NAME, TARGETS
 from tidemark_host import romfs, toolchain
 
 VM = REPO / "tests" / "vm"

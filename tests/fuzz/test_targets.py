@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import regressions
 from tests.fuzz.mutate import SPAN, mutate
-from tests.fuzz.targets import BY_NAME, TARGETS, Target
+from tests.fuzz.target import Target
+from tests.fuzz.targets import BY_NAME, TARGETS
 
 _NUMBER = st.integers(0, SPAN - 1)
 _STEPS = st.lists(st.tuples(st.integers(0, 11), _NUMBER, _NUMBER), min_size=1, max_size=6)
@@ -46,9 +47,7 @@ def test_changed_inputs_are_taken_or_refused_with_a_code(parser: Target) -> None
     changed()
 
 
-@pytest.mark.parametrize(
-    "former", _FORMER, ids=lambda former: former.found.replace(" ", "-")[:60]
-)
+@pytest.mark.parametrize("former", _FORMER, ids=lambda former: former.found.replace(" ", "-")[:60])
 def test_a_former_finding_stays_mended(former: regressions.Regression) -> None:
     assert former.found
     word = BY_NAME[former.target].run(former.data, count=True)

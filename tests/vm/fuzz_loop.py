@@ -1,5 +1,5 @@
 # Runs under MicroPython: says of each line "target hex" on stdin what the target makes of it.
-# argv: the folders for sys.path. "romfs" lists the names of an image with MicroPython's own reader.
+# argv: the folders for sys.path. "romfs" lists the names of an image as MicroPython reads it.
 
 import sys
 from binascii import unhexlify
@@ -10,6 +10,7 @@ _MARK = "@@fuzz "
 def listing(data):
     """Paths of all files, as the VM that mounts the image sees them."""
     import os
+
     import vfs
 
     vfs.mount(vfs.VfsRom(memoryview(data)), "/fuzz")
