@@ -243,7 +243,11 @@ class Outbox:
         self._serial = serial
         self._next_chunk = 1
         self._firm = True
-        return base if self._claim(base) else -1
+        if self._claim(base):
+            return base
+        # Without its header nothing in this sector would be found again: it is left.
+        self._next_chunk = self._chunks
+        return -1
 
     def _affirm(self):
         """Program the newest sector's header again, once a boot."""

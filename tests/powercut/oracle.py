@@ -116,6 +116,7 @@ class Oracle:
 
     board: Board
     public: bytes = b""
+    images: tuple[bytes, ...] = ()  # what the owner has published
     sent: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     hellos: dict[tuple[str, int], bytes] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
@@ -211,6 +212,12 @@ class Oracle:
             raise Broken("I4", f"release {banner.release} runs, {self.confirmed} was confirmed")
         if banner.mode == "normal":
             self.confirmed = max(self.confirmed, banner.release)
+
+    def runs(self, slot: str, content: bytes) -> None:
+        """Stage 0 handed over to the image in a slot. I3."""
+        start = self.board.regions[f"slot_{slot}"].offset + self.board.sector
+        if not any(content.startswith(image, start) for image in self.images):
+            raise Broken("I3", f"slot {slot} runs bytes that nobody has published")
 
     def concluded(self, outcome: str, release: int) -> None:
         """A trial's end was printed: it was journalled before."""

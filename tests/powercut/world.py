@@ -120,9 +120,14 @@ class Setting:
         return self.folder / "updates" / name
 
 
+def make_board() -> Board:
+    """Return the simulated board."""
+    return parse_board(_BOARD.encode())
+
+
 def make_setting(folder: Path) -> Setting:
     """Build and sign everything in an empty folder. Takes some seconds."""
-    board = parse_board(_BOARD.encode())
+    board = make_board()
     own = folder / "board"
     own.mkdir(parents=True)
     (own / "sim_port.mpy").write_bytes(compiled(_PORT))
@@ -171,7 +176,7 @@ class World:
         self.life = Life(setting.board, setting.program, self.network, seed)
         self.life.before = self._before
         self.life.tick = self._tick
-        self.oracle = Oracle(setting.board)
+        self.oracle = Oracle(setting.board, images=tuple(setting.images.values()))
         self.core = Core(
             setting.gateway,
             self.inventory,
@@ -181,6 +186,7 @@ class World:
         )
         self._watch_store()
         self.readings: dict[int, list[str]] = {}  # of weak cells, by group, one a boot
+        self._read: dict[int, str] = {}  # what they read as in this boot
         self.on_operation: Callable[[int, bytes | None], None] = lambda _a, _d: None
         self.deaf: Callable[[World], bool] = lambda _world: False  # the gateway is not there
         self.told: dict[int, Any] = {}  # claims of the last report accepted in this boot
@@ -206,7 +212,17 @@ class World:
             if len(row) > 1:
                 del row[0]
         nor.power_up(chosen)
+        self._read = chosen
+        self._state = (-1, None)  # neither a cut-off operation nor another reading is counted
         self._begin("power-on", raw)
+
+    @property
+    def unread(self) -> bool:
+        """Whether cells that are still weak have a reading that no boot has seen yet."""
+        for group in self.life.nor.weak_groups():
+            if self._read.get(group) != self.readings.get(group, [OLD])[-1]:
+                return True
+        return False
 
     def _begin(self, cause: str, raw: bool = False) -> None:
         self._look()
@@ -303,6 +319,8 @@ class World:
                 self.banner = banner
                 self.banners.append(banner)
                 self.oracle.booted(banner)
+                if banner.slot:
+                    self.oracle.runs(banner.slot, self.life.content)
             words = line.split()
             if len(words) > 1 and words[0] == b"tidemark:":
                 outcome = words[1].decode("ascii", "replace")

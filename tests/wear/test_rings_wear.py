@@ -179,6 +179,19 @@ def test_a_bad_sector_loses_no_reading_that_was_stored(kind: str, sector: int) -
         assert box.refused <= stored // 4
 
 
+@pytest.mark.parametrize("sector", range(4))
+def test_a_sector_without_its_header_takes_no_reading(sector: int) -> None:
+    box = Box()
+    # One byte of the serial number: all else in the sector is sound.
+    box.flash.fail(sector, nor.STUCK_1, at=(4,))
+    for i in range(120):
+        box.store()
+        box.check()
+        box.deliver(2)
+        if i % 7 == 6:
+            box.boot()
+
+
 def test_flash_that_takes_nothing_refuses_each_reading_and_keeps_what_waits() -> None:
     box = Box()
     for _ in range(6):

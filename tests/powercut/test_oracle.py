@@ -1,0 +1,108 @@
+"""The judge of the power cuts sees what it is there for: each rule on what would break it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from tests.powercut.oracle import Banner, Broken, Oracle, State
+from tests.powercut.world import make_board
+
+BOARD = make_board()
+IMAGE = b"image" * 100
+
+
+def _judge() -> Oracle:
+    return Oracle(BOARD, images=(IMAGE,))
+
+
+def _state(confirmed: int) -> State:
+    return State(confirmed, [4, 3], [None, None], 1, 1, 1, [], b"", None)
+
+
+def _content(name: str, image: bytes) -> bytes:
+    content = bytearray(b"\xff" * BOARD.flash_size)
+    start = BOARD.regions[name].offset + BOARD.sector
+    content[start : start + len(image)] = image
+    return bytes(content)
+
+
+def test_judge_sees_a_write_into_the_slot_that_runs_or_is_confirmed() -> None:
+    a, b = (BOARD.regions[name].offset + 5000 for name in ("slot_a", "slot_b"))
+    judge = _judge()
+    judge.operation("a", _state(0), b)
+    with pytest.raises(Broken, match="I3.*runs"):
+        judge.operation("a", None, a)
+    with pytest.raises(Broken, match="I3.*confirmed"):
+        judge.operation("", _state(1), b)
+
+
+def test_judge_sees_an_image_that_nobody_published() -> None:
+    judge = _judge()
+    judge.runs("b", _content("slot_b", IMAGE))
+    with pytest.raises(Broken, match="I3"):
+        judge.runs("b", _content("slot_b", IMAGE[:-1] + b"?"))
+    with pytest.raises(Broken, match="I3"):
+        judge.runs("a", _content("slot_b", IMAGE))
+
+
+def test_judge_sees_a_release_below_a_confirmed_one() -> None:
+    judge = _judge()
+    judge.booted(Banner("b", 2, "trial"))
+    judge.concluded("confirmed", 2)
+    judge.booted(Banner("b", 2, "normal"))
+    with pytest.raises(Broken, match="I4"):
+        judge.booted(Banner("a", 1, "normal"))
+
+
+def test_judge_sees_a_rejected_release_tried_again_and_a_trial_without_end() -> None:
+    judge = _judge()
+    for _ in range(18):
+        judge.booted(Banner("b", 2, "trial"))
+    with pytest.raises(Broken, match="I5.*trial boots"):
+        judge.booted(Banner("b", 2, "trial"))
+    judge.concluded("rejected", 2)
+    with pytest.raises(Broken, match="I5.*rejected"):
+        judge.booted(Banner("b", 2, "trial"))
+
+
+def test_judge_sees_a_reading_twice_upstream_and_one_that_is_owed() -> None:
+    judge = _judge()
+    judge.owed.add((3, 1))
+    judge.forwarded("dev", "telemetry", 3, 1, "{}")
+    assert not judge.owed
+    judge.forwarded("dev", "backlog", 3, 1, '{"maybe_duplicate":true}')
+    with pytest.raises(Broken, match="I2"):
+        judge.forwarded("dev", "backlog", 3, 1, "{}")
+
+
+def _claims(floor: int, root: int, time: int, number: int) -> dict[int, object]:
+    head = hashlib.sha256(b"%d" % number).digest()[:16]
+    return {1003: floor, 1004: [root], 1008: time, 1007: [number, head]}
+
+
+@pytest.mark.parametrize("fallen", [(1, 3, 9, 5), (2, 2, 9, 5), (2, 3, 8, 5)])
+def test_judge_sees_a_floor_that_falls(fallen: tuple[int, int, int, int]) -> None:
+    judge = _judge()
+    judge._claims(_claims(2, 3, 9, 5))
+    with pytest.raises(Broken, match="I4"):
+        judge._claims(_claims(*fallen))
+
+
+def test_judge_sees_evidence_that_goes_back_or_has_two_hashes() -> None:
+    judge = _judge()
+    judge._claims(_claims(1, 1, 1, 5))
+    with pytest.raises(Broken, match="I11.*head"):
+        judge._claims(_claims(1, 1, 1, 4))
+    with pytest.raises(Broken, match="I11.*two hashes"):
+        judge._claims({**_claims(1, 1, 1, 5), 1007: [5, bytes(16)]})
+
+
+def test_judge_sees_an_epoch_that_falls_and_an_alarm() -> None:
+    judge = _judge()
+    judge._epoch(4)
+    with pytest.raises(Broken, match="I1"):
+        judge._epoch(3)
+    with pytest.raises(Broken, match="I1"):
+        judge.alarmed("alarm", {})
