@@ -15,6 +15,7 @@ _RATE_MIN = const(128)  # bytes a second on average, from then on
 
 _ONCE = ("content-length", "content-range", "content-encoding")
 
+_OPAQUE = const(0x3F)  # a question mark: one of the delimiters
 _DELIMITERS = '\t "(),/:;<=>?@[\\]{}'
 
 _HEX = "0123456789ABCDEF"
@@ -247,11 +248,15 @@ def parse_head(head):
     """(status, {lower-case field name: value}) of an answer's head (bytes). Raises
     LinkError("http-header").
     """
-    # MicroPython's str() takes any UTF-8 for ASCII.
-    for byte in head:
-        if byte > 0x7E or (byte < 0x20 and byte not in b"\t\r\n"):
-            raise LinkError("http-header", "not ASCII")
-    lines = str(head, "ascii").split("\r\n")
+    # Opaque bytes (RFC 9110, 5.5) become a character that no name may have: what interpreters make
+    # of them differs, and nothing that counts here has any.
+    text = bytearray(head)
+    for i in range(len(text)):
+        if text[i] >= 0x80:
+            text[i] = _OPAQUE
+        elif text[i] == 0x7F or (text[i] < 0x20 and text[i] not in b"\t\r\n"):
+            raise LinkError("http-header", "control character")
+    lines = str(text, "ascii").split("\r\n")
     for line in lines:
         # Others end a line at either (RFC 9112, 2.2) and would read another field (RFC 9110, 5.5).
         if "\r" in line or "\n" in line:

@@ -8,21 +8,19 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import tests.conftest  # the firmware's modules become importable
 from tests.powercut import explore, scenarios
 from tests.powercut.explore import Result, Shard
 from tests.powercut.scenarios import SCENARIOS
-from tests.powercut.world import Setting, make_setting
+from tests.powercut.world import Setting, make_setting, open_setting
 
-assert tests.conftest
-
+_FOLDER = tests.conftest.REPO / "build" / "powercut"
+_DONE = "complete"
 _RANDOM_DEPTH = 6
 _PATHS = 64  # seeded paths of a scenario
 _TELL_S = 1.0
@@ -54,16 +52,22 @@ def main() -> int:
     names = tuple(options.scenarios) or tuple(SCENARIOS)
     if unknown := [name for name in names if name not in SCENARIOS]:
         parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}")
-    folder = Path(tempfile.mkdtemp(prefix="tidemark-powercut-"))
-    try:
-        setting = make_setting(folder)
-        scenarios.publish(setting)
-        if options.replay:
-            return _replay(setting, options.replay)
-        plan = Plan(names, options.depth > 1, options.thin, options.paths, options.seed)
-        return _run(setting, plan, max(1, options.jobs), options.json)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    if options.replay:
+        return _replay(_setting(anew=False), options.replay)
+    plan = Plan(names, options.depth > 1, options.thin, options.paths, options.seed)
+    return _run(_setting(anew=True), plan, max(1, options.jobs), options.json)
+
+
+def _setting(anew: bool) -> Setting:
+    """Return the setting under build/: a replay has the keys and bytes of the run before it."""
+    if not anew and (_FOLDER / _DONE).exists():
+        return open_setting(_FOLDER)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
+    setting = make_setting(_FOLDER)
+    scenarios.publish(setting)
+    (_FOLDER / _DONE).touch()
+    return setting
 
 
 def _replay(setting: Setting, path: str) -> int:

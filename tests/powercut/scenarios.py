@@ -314,6 +314,17 @@ def _silent_trial(world: World) -> None:
     world.deaf = lambda w: bool(w.banner) and w.banner.mode == "trial"  # type: ignore[union-attr]
 
 
+def _many_losses(world: World) -> None:
+    """A trial that has lost its supply seventeen times: one more and it is called off."""
+    _staged("good")(world)
+    world.deaf = lambda _world: True
+    for _ in range(17):
+        world.power_on()
+        world.run(lambda w: w.banner is not None, "the trial")
+        world.power_off()
+    world.deaf = lambda _world: False
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "birth": Scenario("first boot: the board makes its key", _factory, _birth, True),
     "provision": Scenario("provisioning, to the first report", _factory, _provision),
@@ -328,6 +339,11 @@ SCENARIOS: Mapping[str, Scenario] = {
     "heap": Scenario("an image without heap: rollback", _staged("hoards"), _ends(1, "rejected")),
     "unwell": Scenario("a health check fails: reject", _staged("unwell"), _ends(1, "rejected")),
     "no-ack": Scenario("three trials nobody hears", _silent_trial, _ends(1, "rejected")),
+    "power": Scenario(
+        "a trial called off after too many losses of power, then repeated",
+        _many_losses,
+        _ends(2, "confirmed"),
+    ),
     "journal": Scenario(
         "a boot that fills the journal's unit", _full_journal, _runs(1), erases=("journal",)
     ),

@@ -32,9 +32,9 @@ def test_judge_sees_a_write_into_the_slot_that_runs_or_is_confirmed() -> None:
     a, b = (BOARD.regions[name].offset + 5000 for name in ("slot_a", "slot_b"))
     judge = _judge()
     judge.operation("a", _state(0), b)
-    with pytest.raises(Broken, match="I3.*runs"):
+    with pytest.raises(Broken, match=r"I3.*runs"):
         judge.operation("a", None, a)
-    with pytest.raises(Broken, match="I3.*confirmed"):
+    with pytest.raises(Broken, match=r"I3.*confirmed"):
         judge.operation("", _state(1), b)
 
 
@@ -60,10 +60,10 @@ def test_judge_sees_a_rejected_release_tried_again_and_a_trial_without_end() -> 
     judge = _judge()
     for _ in range(18):
         judge.booted(Banner("b", 2, "trial"))
-    with pytest.raises(Broken, match="I5.*trial boots"):
+    with pytest.raises(Broken, match=r"I5.*trial boots"):
         judge.booted(Banner("b", 2, "trial"))
     judge.concluded("rejected", 2)
-    with pytest.raises(Broken, match="I5.*rejected"):
+    with pytest.raises(Broken, match=r"I5.*rejected"):
         judge.booted(Banner("b", 2, "trial"))
 
 
@@ -93,9 +93,9 @@ def test_judge_sees_a_floor_that_falls(fallen: tuple[int, int, int, int]) -> Non
 def test_judge_sees_evidence_that_goes_back_or_has_two_hashes() -> None:
     judge = _judge()
     judge._claims(_claims(1, 1, 1, 5))
-    with pytest.raises(Broken, match="I11.*head"):
+    with pytest.raises(Broken, match=r"I11.*head"):
         judge._claims(_claims(1, 1, 1, 4))
-    with pytest.raises(Broken, match="I11.*two hashes"):
+    with pytest.raises(Broken, match=r"I11.*two hashes"):
         judge._claims({**_claims(1, 1, 1, 5), 1007: [5, bytes(16)]})
 
 

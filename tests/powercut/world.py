@@ -64,6 +64,7 @@ heap_floor = 16384
 runtime_max = 0x1000
 heap = 262144
 """
+_FACTORY, _ROOT, _WALL = "factory.bin", "root.json", "wall"  # files of a setting
 _PORT = Path(__file__).parent / "micropython" / "sim_port.py"
 _ONE = {"period_ms": 1000, "readings_max": 1}
 _MANY = {"period_ms": 200, "readings_max": 6}
@@ -100,6 +101,7 @@ IMAGES: Mapping[str, str] = {
 READINGS = _MANY["readings_max"]  # of a boot of the image "reads"
 _LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
 _TICK_MS = 500
+_OUTCOMES = ("confirmed", "rejected", "inconclusive")
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,6 @@ def make_setting(folder: Path) -> Setting:
     own.mkdir(parents=True)
     (own / "sim_port.mpy").write_bytes(compiled(_PORT))
     (own / "tidemark_board.py").write_text(generate_board_module(board))
-    program = Program(toolchain.runtime(), own)
     agent = firmware_dir() / "agent"
     images: dict[str, bytes] = {}
     app = (agent / "app.py").read_text("utf-8")
@@ -151,15 +152,23 @@ def make_setting(folder: Path) -> Setting:
     repository.add(images["first"], board=board.name, version="1.0.0")
     repository.publish()
     factory = factory_image(board, base, app_path(board.name, 1))
+    (folder / _FACTORY).write_bytes(factory)
+    (folder / _ROOT).write_bytes(repository.root_bytes())
+    (folder / _WALL).write_text(str(time.time()))
+    return open_setting(folder)
+
+
+def open_setting(folder: Path) -> Setting:
+    """Return what `make_setting` made in a folder: the same keys, images and time."""
     return Setting(
-        board,
-        program,
+        make_board(),
+        Program(toolchain.runtime(), folder / "board"),
         folder,
         GatewayIdentity.load_or_create(folder / "gateway"),
-        images,
-        factory,
-        repository.root_bytes(),
-        time.time(),
+        {name: (folder / f"{name}.romfs").read_bytes() for name in IMAGES},
+        (folder / _FACTORY).read_bytes(),
+        (folder / _ROOT).read_bytes(),
+        float((folder / _WALL).read_text()),
     )
 
 
@@ -324,7 +333,7 @@ class World:
             words = line.split()
             if len(words) > 1 and words[0] == b"tidemark:":
                 outcome = words[1].decode("ascii", "replace")
-                if outcome in ("confirmed", "rejected") and self._tried():
+                if outcome in _OUTCOMES and self._tried():
                     self.oracle.concluded(outcome, self._tried())
 
     def _tried(self) -> int:

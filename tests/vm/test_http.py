@@ -161,6 +161,11 @@ def test_hostile_heads_are_refused():
     for field in (b"no colon", b" folded: x", b": empty", b"blank : x"):
         bad = b"HTTP/1.1 200 OK\r\n" + field + b"\r\n" + good + b"\r\nx"
         assert answered(bad) == "http-header"
+    # A proxy may name itself in any letters (RFC 9110, 5.5): opaque, but never a field's name.
+    proxied = b"HTTP/1.1 200 \xff\r\nVia: 1.1 Z\xc3\xbcrich \xff\r\n" + good + b"\r\nx"
+    assert answered(proxied) == "ok"
+    assert answered(b"HTTP/1.1 200 OK\r\nV\xc3\xbc: x\r\n" + good + b"\r\nx") == "http-header"
+    assert answered(b"HTTP/1.1 200 OK\r\nX: \x7f\r\n" + good + b"\r\nx") == "http-header"
 
 
 def test_head_is_bounded_in_bytes_and_lines():
