@@ -83,10 +83,21 @@ def exhaust(
     """Cut at every operation in every variant, and up to `depth` times on the way to the end."""
     scenario = SCENARIOS[name]
     world = start(setting, name)
+    clean = forked(lambda: _clean(world, scenario))
+    if clean.wrong:  # every cut would only show it again
+        world.forget()
+        return Result(wrong=[(name, why) for _, why in clean.wrong])
     explorer = _Explorer(scenario, depth, shard or Shard(), progress)
     result = explorer.drive(world, (name,))
     world.forget()
     return result
+
+
+def _clean(world: World, scenario: Scenario) -> Result:
+    world.fork()
+    wrong = finish(scenario, world)
+    world.forget()
+    return Result(wrong=[("", wrong)] if wrong else [])
 
 
 class _Explorer:

@@ -17,7 +17,7 @@ from tests.powercut.world import Setting, World, make_setting
 from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
-THIN = 6  # only each n-th cut
+THIN = 6  # only each n-th cut, but of the short ones each
 PATHS = 4  # seeded, up to six cuts in a row
 
 
@@ -35,7 +35,8 @@ def setting() -> Generator[Setting]:
 def test_no_cut_breaks_a_promise(setting: Setting, name: str) -> None:
     # In a process of its own: it stops the collector.
     def run() -> explore.Result:
-        result = explore.exhaust(setting, name, 1, Shard(0, 1, THIN))
+        thin = 1 if SCENARIOS[name].short else THIN
+        result = explore.exhaust(setting, name, 1, Shard(0, 1, thin))
         result.add(explore.wander(setting, name, range(PATHS), 6, result.operations))
         return result
 
