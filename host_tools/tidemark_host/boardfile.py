@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import cast
 
 from tidemark_host.chips import CHIPS, Chip
+from tidemark_host.esp32 import partitions as esp32_partitions
+from tidemark_host.esp32.partitions import Partition, PartitionError
 
 # Largest board.toml read, bytes. Ours have about 2 KiB.
 MAX_FILE = 16_384
@@ -27,6 +29,9 @@ _MAX_LABEL = 48
 _RADIOS = ("none", "cyw43")
 # VfsRom exists only in a build with a ROMFS region. Ours is one blank sector, the runtime's last.
 _ROMFS_SECTORS = 1
+
+# ESP-IDF's fragments in boards/esp32 that an ESP32 board may choose.
+OPTIONS = ("secure-boot", "flash-encryption", "anti-rollback")
 
 # A radio that joins slowly must not reject a good release. The virtual board is in no field.
 _FIELD_TRIAL_MS = 60_000
@@ -81,10 +86,20 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Esp32:
+    """What only an ESP32 has. `definition`: the folder of boards/ with MicroPython's files."""
+
+    definition: str
+    options: tuple[str, ...]
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True)
 class Board:
     """A board as its board.toml describes it; `constants` are the numbers by firmware name.
 
-    `label`: the name for people. `radio`: `none`, or the driver that the image needs.
+    `label`: the name for people. `radio`: `none`, or the driver that the image needs. `esp32`:
+    None on other chips.
     """
 
     name: str
@@ -96,6 +111,7 @@ class Board:
     page: int
     regions: Mapping[str, Region]
     constants: Mapping[str, int]
+    esp32: Esp32 | None = None
 
     @property
     def network(self) -> bool:
@@ -123,7 +139,8 @@ def parse_board(data: bytes) -> Board:
         raise BoardFileError("syntax", str(error)) from error
     top = cast("dict[str, object]", document)
     known = {"name", "chip", "label", "radio", "flash", "regions", *(row[0] for row in _NUMBERS)}
-    _only(top, known, "board.toml")
+    esp32_keys = {"definition", "options", "partitions"}
+    _only(top, known | esp32_keys, "board.toml")
 
     name = top.get("name")
     if not isinstance(name, str):
@@ -148,6 +165,12 @@ def parse_board(data: bytes) -> Board:
         raise BoardFileError("misaligned", "flash.size is not a whole number of sectors")
     if sector % page:
         raise BoardFileError("misaligned", "flash.sector is not a whole number of pages")
+    regions = _regions(_table(top, "regions"), size, sector)
+    esp32 = None
+    if chip.port == "esp32":
+        esp32 = _esp32(top, name, regions, size, sector)
+    else:
+        _only(top, known, "board.toml")
     board = Board(
         name=name,
         chip=chip,
@@ -156,8 +179,9 @@ def parse_board(data: bytes) -> Board:
         flash_size=size,
         sector=sector,
         page=page,
-        regions=_regions(_table(top, "regions"), size, sector),
+        regions=regions,
         constants=_constants(top),
+        esp32=esp32,
     )
     _check_chip(board)
     return board
@@ -174,10 +198,12 @@ def _check_chip(board: Board) -> None:
         raise BoardFileError(
             "range", f"trial.limit_ms: a board in the field needs at least {_FIELD_TRIAL_MS}"
         )
+    runtime = board.regions["runtime"]
+    if board.esp32 and board.constants["RUNTIME_MAX"] > runtime.size:
+        raise BoardFileError("range", "limits.runtime_max is above the size of regions.runtime")
     if board.chip.port != "rp2":
         return
     # The boot ROM starts the first byte; rp2.Flash hands out what lies above the runtime.
-    runtime = board.regions["runtime"]
     if runtime.offset:
         raise BoardFileError("misplaced", "regions.runtime must begin at 0 on this chip")
     room = runtime.size - _ROMFS_SECTORS * board.sector
@@ -187,6 +213,41 @@ def _check_chip(board: Board) -> None:
             f"limits.runtime_max must be at most {room:#x}: the last sector of regions.runtime "
             "stays blank",
         )
+
+
+def _esp32(
+    top: Mapping[str, object],
+    name: str,
+    regions: Mapping[str, Region],
+    flash_size: int,
+    sector: int,
+) -> Esp32:
+    if sector != esp32_partitions.SECTOR:
+        raise BoardFileError("range", f"flash.sector: ESP-IDF erases {esp32_partitions.SECTOR}")
+    definition = top.get("definition", name)
+    if not isinstance(definition, str):
+        raise BoardFileError("type", "definition must be a string")
+    if not (definition.isascii() and definition.isidentifier()):
+        raise BoardFileError("name", "definition must be the name of a folder of boards/")
+    listed = top.get("options", [])
+    options = cast("list[object]", listed) if isinstance(listed, list) else [None]
+    if not all(isinstance(option, str) for option in options):
+        raise BoardFileError("type", "options must be an array of strings")
+    if any(option not in OPTIONS for option in options):
+        raise BoardFileError("range", f"options can be {', '.join(OPTIONS)}")
+    table = _table(top, "partitions")
+    _only(table, set(esp32_partitions.EXTRA), "[partitions]")
+    extra: dict[str, Region] = {}
+    for key in esp32_partitions.EXTRA:
+        if key not in table:
+            raise BoardFileError("missing-region", f"partitions.{key} is not there")
+        extra[key] = _region(key, table[key], "partitions")
+    try:
+        partitions = esp32_partitions.of_board(regions, extra, flash_size)
+    except PartitionError as error:
+        raise BoardFileError(error.code, str(error)) from error
+    chosen = tuple(option for option in OPTIONS if option in options)
+    return Esp32(definition, chosen, partitions)
 
 
 def _regions(table: Mapping[str, object], flash_size: int, sector: int) -> dict[str, Region]:
@@ -212,14 +273,14 @@ def _regions(table: Mapping[str, object], flash_size: int, sector: int) -> dict[
     return {region.name: region for region in regions}
 
 
-def _region(name: str, value: object) -> Region:
+def _region(name: str, value: object, where: str = "regions") -> Region:
     pair = cast("list[object]", value) if isinstance(value, list) else []
     numbers = [part for part in pair if isinstance(part, int) and not isinstance(part, bool)]
     if len(pair) != 2 or len(numbers) != 2:
-        raise BoardFileError("type", f"regions.{name} must be [offset, size], two integers")
+        raise BoardFileError("type", f"{where}.{name} must be [offset, size], two integers")
     offset, size = numbers
     if offset < 0 or size < 0:
-        raise BoardFileError("out-of-flash", f"regions.{name} has a negative number")
+        raise BoardFileError("out-of-flash", f"{where}.{name} has a negative number")
     return Region(name, offset, size)
 
 
@@ -300,6 +361,18 @@ def generate_board_module(board: Board, runtime: str = "") -> str:
         "",
         *(f"{name} = {value}" for name, value in board.constants.items()),
     ]
+    if board.esp32:
+        lines += [
+            "",
+            "# label: (type, subtype, offset, size), as esp32.Partition.info() begins",
+            "PARTITIONS = {",
+            *(
+                f'    "{row.label}": '
+                f"({row.type}, {row.subtype}, {row.offset:#08x}, {row.size:#08x}),"
+                for row in board.esp32.partitions
+            ),
+            "}",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Chip:
     """`port`: MicroPython's port (`unix`, `rp2`, `esp32`). `march`: the processor as mpy-cross
-    names it, None for the machine's own. `watchdog_max_ms`: the longest time-out that chip and
-    port take. `platform`: pico-sdk's name. `family`: UF2 family id. `drive`: Board-ID in
-    INFO_UF2.TXT of the boot ROM's drive. `xip`: address of the flash's first byte. `network`: it
-    has one of its own, without a radio that a board must name."""
+    names it, None for the machine's own or for no machine code. `watchdog_max_ms`: the longest
+    time-out that chip and port take. `platform`: pico-sdk's name. `family`: UF2 family id.
+    `drive`: Board-ID in INFO_UF2.TXT of the boot ROM's drive. `xip`: address of the flash's first
+    byte. `network`: it has one of its own, without a radio that a board must name. `bootloader`:
+    where an ESP32's boot ROM looks for ESP-IDF's, an offset into the flash."""
 
     name: str
     port: str
@@ -27,6 +28,7 @@ class Chip:
     drive: str = ""
     xip: int = 0
     network: bool = False
+    bootloader: int = 0
 
 
 _ROWS = (
@@ -37,7 +39,11 @@ _ROWS = (
     Chip(
         "rp2350", "rp2", "armv7emsp", 8_388, 16 << 20, "rp2350", 0xE48BFF59, "RP2350", 0x10000000
     ),
-    Chip("esp32", "esp32", "xtensawin", 60_000, 16 << 20, network=True),
+    # The names are ESP-IDF's targets, and esptool's.
+    Chip("esp32", "esp32", "xtensawin", 60_000, 16 << 20, network=True, bootloader=0x1000),
+    Chip("esp32s3", "esp32", "xtensawin", 60_000, 16 << 20, network=True),
+    # No native modules: none has run on a RISC-V yet, and Python's cryptography is as right.
+    Chip("esp32c3", "esp32", None, 60_000, 16 << 20, network=True),
 )
 
 CHIPS: Mapping[str, Chip] = {chip.name: chip for chip in _ROWS}

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from tidemark_host import toolchain, uf2_file
 from tidemark_host import toolchain_build as build
+from tidemark_host import toolchain_esp32 as esp32
 from tidemark_host import toolchain_rp2 as rp2
 from tidemark_host.boardfile import Board
 from tidemark_host.factory import SLOT_HEADER, FactoryError, factory_image
 from tidemark_host.release import ROLES, KeyStore, ReleaseError, Repository, app_path
 from tidemark_host.romfs import build_image
-from tidemark_host.toolchain_cache import REPO, ToolchainError, bytes_digest
+from tidemark_host.toolchain_cache import REPO, ToolchainError, bytes_digest, say
 
 SHOWN_MODULES = 10
 _FRESH = timedelta(days=1)  # development metadata that expires sooner is signed again
@@ -54,7 +55,7 @@ class Signed:
 @dataclass(frozen=True)
 class Report:
     """What was built. `images`: path to SHA-256 (hex). `heap`: bytes left to Python, and the least
-    that board.toml asks for; None on a board that has no image of its own."""
+    that board.toml asks for; None where no build can know it."""
 
     board: str
     runtime: str
@@ -110,8 +111,10 @@ def make_firmware(name: str, release: Path | None = None, index: int | None = No
     has changed then but the development repository.
     """
     board = build.board_of(name)
-    if board.chip.port not in ("rp2", "unix"):
+    if board.chip.port not in ("rp2", "esp32", "unix"):
         raise ToolchainError("no-build", f"there is no build for the port {board.chip.port} yet")
+    if board.chip.port == "esp32":
+        esp32.need(board)
     if board.chip.port == "rp2":
         rp2.need_radio(board)
         rp2.need_port(board)
@@ -121,6 +124,8 @@ def make_firmware(name: str, release: Path | None = None, index: int | None = No
     flash = factory_image(board, signed.repository, app_path(name, signed.index))
     if board.chip.port == "rp2":
         return _rp2(board, out, flash, signed)
+    if board.chip.port == "esp32":
+        return _esp32(board, out, flash, signed)
     return _unix(board, out, flash, signed)
 
 
@@ -137,6 +142,23 @@ def _rp2(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
     )
     heap = (image.heap, board.constants["HEAP"])
     return Report(board.name, image.runtime, images, sizes, heap, image.modules, signed)
+
+
+def _esp32(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
+    image = esp32.firmware(board, toolchain.mpy_cross(), toolchain.umqtt_dir())
+    names = {board.chip.bootloader: "bootloader", board.regions["runtime"].offset: "runtime"}
+    files = {f"{names.get(at, 'partitions')}.bin": part for at, part in image.parts.items()}
+    if image.signed:
+        files["firmware.bin"] = esp32.flash_content(image.parts)
+        files["factory.bin"] = files["firmware.bin"] + flash[len(files["firmware.bin"]) :]
+    else:
+        say("secure-boot: sign bootloader.bin and runtime.bin; until then no image would start")
+    images = _write(out, files)
+    sizes = (
+        Size("runtime", image.size, board.constants["RUNTIME_MAX"]),
+        *_flash_sizes(board, flash),
+    )
+    return Report(board.name, image.runtime, images, sizes, None, (), signed)
 
 
 def _unix(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:

@@ -85,16 +85,22 @@ def source_dir() -> Path:
     )
 
 
-def _checked_source(tree: Path) -> Path:
+def source_version(tree: Path) -> str:
+    """Return the version of MicroPython in a source tree, "" where there is none."""
     config = tree / "py" / "mpconfig.h"
     found = re.findall(
         r"#define MICROPY_VERSION_(?:MAJOR|MINOR|MICRO) (\d+)",
         config.read_text() if config.is_file() else "",
     )
-    if ".".join(found) != MICROPYTHON:
+    return ".".join(found)
+
+
+def _checked_source(tree: Path) -> Path:
+    found = source_version(tree)
+    if found != MICROPYTHON:
         raise ToolchainError(
             "micropython-source",
-            f"{tree} is not MicroPython {MICROPYTHON} (found: {'.'.join(found) or 'nothing'})",
+            f"{tree} is not MicroPython {MICROPYTHON} (found: {found or 'nothing'})",
         )
     if not (tree / "lib" / "mbedtls" / "library").is_dir():
         raise ToolchainError("micropython-source", f"{tree}/lib/mbedtls is empty: fetch it")
