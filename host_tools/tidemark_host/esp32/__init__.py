@@ -1,0 +1,1 @@
+"""ESP32: partition table, otadata, bootloader and images, as ESP-IDF has them."""
