@@ -1,6 +1,6 @@
 """What the bootloader does with every pair of otadata entries, as ESP-IDF's sources say it.
 
-The tables are written from bootloader_utility.c and bootloader_common_loader.c, not from the model.
+The tables are written from bootloader_utility.c and bootloader_common_loader.c, not from our code.
 """
 
 from __future__ import annotations

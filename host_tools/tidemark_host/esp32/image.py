@@ -6,9 +6,7 @@ bootloader_support's esp_image_format.c; without secure boot.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import operator
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,9 +81,12 @@ class Image:
 
 
 def _xor(data: bytes) -> int:
-    """Return the exclusive or of all bytes; their number is a multiple of 4."""
-    word = functools.reduce(operator.xor, memoryview(data).cast("I"), 0)
-    return (word ^ word >> 8 ^ word >> 16 ^ word >> 24) & 0xFF
+    """Return the exclusive or of all bytes, folding them in halves."""
+    value, size = int.from_bytes(data, "little"), len(data)
+    while size > 1:
+        size = (size + 1) // 2
+        value = (value >> 8 * size) ^ (value & ((1 << 8 * size) - 1))
+    return value
 
 
 def _read(flash: Flash, addr: int, size: int) -> bytes:

@@ -269,6 +269,7 @@ class SafeOta(OtaOps):
         region = self._slot(slot)
         self._guard(slot)
         self._affirm()
+        self._clear()
         erase_region(self._flash, region)
 
     def set_boot_partition(self, index: int) -> None:
@@ -287,9 +288,12 @@ class SafeOta(OtaOps):
     def _affirm(self) -> None:
         entries = self._entries()
         index = otadata.active(entries)
-        base = self._otadata().offset
         if index is not None:
-            program_padded(self._flash, base + index * SECTOR, entries[index].encode())
+            addr = self._otadata().offset + index * SECTOR
+            program_padded(self._flash, addr, entries[index].encode())
+
+    def _clear(self) -> None:
+        index = otadata.active(self._entries())
         for other in (0, 1):
             if other != index:
-                self._flash.erase(base + other * SECTOR)
+                self._flash.erase(self._otadata().offset + other * SECTOR)
