@@ -1,1 +1,1 @@
-"""What ESP-IDF's bootloader does with an ESP32's flash: partition table, otadata, images."""
+"""ESP32: partition table, otadata, bootloader and images, as ESP-IDF has them."""
