@@ -9,7 +9,7 @@ from tidemark_host.boards.nor import AFTER, BEFORE, JUNK, MIXED, NEW, OLD, TORN,
 
 _LETTERS = {"o": OLD, "n": NEW, "j": JUNK, "m": MIXED}
 # What the cells of an interrupted operation read as, from boot to boot; the last one stays.
-_READINGS = ("on", "no", "jn", "mo", "oj", "nm")
+_READINGS = ("on", "no", "jo", "mn")
 
 
 @dataclass(frozen=True)
