@@ -124,7 +124,7 @@ class Oracle:
     upstream: dict[tuple[str, str, int, int], str] = field(default_factory=dict)
     owed: set[tuple[int, int]] = field(default_factory=set)  # readings that must arrive
     confirmed: int = 0  # the highest release that was ever told to be confirmed
-    trial_boots: dict[tuple[int, int], int] = field(default_factory=dict)
+    trial_boots: dict[int, int] = field(default_factory=dict)
     rejected: set[int] = field(default_factory=set)
     epoch: int = 0  # the highest that left the board
     messages: int = 0
@@ -202,9 +202,9 @@ class Oracle:
     def booted(self, banner: Banner) -> None:
         """Stage 0 handed over. I3, I4, I5."""
         if banner.mode == "trial":
-            key = (banner.release, 0)
-            self.trial_boots[key] = self.trial_boots.get(key, 0) + 1
-            if self.trial_boots[key] > _TRIAL_BOOTS:
+            count = self.trial_boots.get(banner.release, 0) + 1
+            self.trial_boots[banner.release] = count
+            if count > _TRIAL_BOOTS:
                 raise Broken("I5", f"release {banner.release} had {_TRIAL_BOOTS} trial boots")
             if banner.release in self.rejected:
                 raise Broken("I5", f"release {banner.release} was rejected and is tried again")
@@ -225,7 +225,7 @@ class Oracle:
             self.confirmed = max(self.confirmed, release)
         elif outcome == "rejected":
             self.rejected.add(release)
-        self.trial_boots.pop((release, 0), None)
+        self.trial_boots.pop(release, None)
 
     def operation(self, running: str, state: State | None, address: int) -> None:
         """The flash is about to change at `address`. I3."""

@@ -103,11 +103,10 @@ def test_judge_sees_a_second_message_under_one_counter(setting: Setting) -> None
     SCENARIOS["boot"].prepare(world)
     SCENARIOS["boot"].drive(world)
     world.power_off()
-    (device, epoch, seq), payload = next(
+    (device, _, _), payload = next(
         (key, value) for key, value in world.oracle.sent.items() if key[2] & 3 == 0
     )
     altered = payload[:-1] + bytes([payload[-1] ^ 1])
     with pytest.raises(Broken, match="I1"):
         world.oracle.left(f"tm/1/{device}/up/telemetry", altered)
-    assert (epoch, seq) in {key[1:] for key in world.oracle.sent}
     world.forget()
