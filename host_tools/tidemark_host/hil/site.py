@@ -127,6 +127,9 @@ class Site:
         self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
+        # (epoch, index) that the gateway had accepted before this site began: it may have forwarded
+        # them already, and the board may not know and send them again.
+        self.accepted_before: set[tuple[int, int]] = set()
         self.injected: set[bytes] = set()  # what an attacker of ours sent in the board's name
         self.notes: list[Line] = []  # what the bench did, for the timeline
 
@@ -159,11 +162,15 @@ class Site:
         self.capture = await stack.enter_async_context(
             Capture(HOST, self.broker.port, self.capture_path)
         )
-        await self.gateway.start()
-        stack.push_async_callback(self.gateway.kill)
+        # Its session is clean: what the gateway forwards before it listens is not for it.
         self.upstream = UpstreamReader(HOST, self.broker.port, f"site/{self.identity.id}/#")
         self.upstream.start()
         stack.push_async_callback(self.upstream.stop)
+        await self.until("the reader upstream listens", lambda: self.upstream.subscribed)
+        if self.snapshot:
+            self.accepted_before = self.accepted()
+        await self.gateway.start()
+        stack.push_async_callback(self.gateway.kill)
         ports = (self.broker_port, self.mirror_port)
         await stack.enter_async_context(self.target.link(self.board, ports))
         return self
@@ -387,6 +394,10 @@ class Site:
         """Return the readings that the gateway accepted for upstream, in their order."""
         rows = self.view.upstream(self.id)
         return [row for row in rows if row.get("kind") in ("telemetry", "backlog")]
+
+    def accepted(self) -> set[tuple[int, int]]:
+        """Return (epoch, index) of the readings that the gateway accepted."""
+        return {(row["epoch"], row["index"]) for row in self.readings()}
 
     def trials(self) -> list[Trial]:
         """Return (release index, outcome, reason) of each trial reported, oldest first."""
