@@ -127,8 +127,8 @@ class Site:
         self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
-        # (epoch, index) of what the gateway may have forwarded before this site began; a board that
-        # was told nothing of it sends it again.
+        # (epoch, index) of what the gateway may have forwarded before this site began: a board
+        # that was not told sends it again.
         self.accepted_before: set[tuple[int, int]] = set()
         self.injected: set[bytes] = set()  # what an attacker of ours sent in the board's name
         self.notes: list[Line] = []  # what the bench did, for the timeline
