@@ -15,7 +15,7 @@ import re
 import time
 import tomllib
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,9 @@ from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
 from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found, PortInfo
+from tidemark_host.esp32 import loader
+from tidemark_host.esp32.loader import LoaderError
+from tidemark_host.flashing_esp32 import write_esp32
 from tidemark_host.hil.power import Command, uhubctl
 from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
 from tidemark_host.toolchain_cache import bytes_digest
@@ -216,11 +219,16 @@ class SerialTarget:
 
     def runtime(self) -> bytes:
         """Return the runtime's region: an image built here, where boards of this name have one."""
-        from tidemark_host import toolchain
+        from tidemark_host import toolchain, toolchain_esp32
         from tidemark_host.toolchain_rp2 import flash_of
 
         if self.definition.chip.port == "unix":
             return b""
+        if self.definition.esp32:
+            # Bootloader and table are those that `tidemark flash` wrote.
+            tools = toolchain.mpy_cross(), toolchain.umqtt_dir()
+            built = toolchain_esp32.firmware(self.definition, *tools)
+            return built.parts[self.definition.regions["runtime"].offset]
         parts = flash_of(toolchain.firmware(self.place.board).read_bytes())
         runtime = bytearray(b"\xff" * max(offset + len(data) for offset, data in parts.items()))
         for offset, data in parts.items():
@@ -237,6 +245,7 @@ class SerialTarget:
             baud=place.baud,
             power=place.power,
             flasher=ToolFlasher(self.definition, place.serial),
+            lines=_run if self.definition.esp32 else None,
         )
 
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
@@ -248,6 +257,14 @@ class SerialTarget:
         if not port:
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
         return Bridge(port, [(HOST, number) for number in ports])
+
+
+def _run(port: str) -> None:
+    """Start the firmware of an ESP32 by the lines of its port. Raises BoardError `lines`."""
+    try:
+        loader.run(port)
+    except LoaderError as error:
+        raise BoardError("lines", str(error)) from error
 
 
 class ToolFlasher:
@@ -271,21 +288,21 @@ class ToolFlasher:
     def _write(self, board: SerialBoard, image: bytes) -> None:
         bench = machine()
         try:
+            if self._definition.esp32:
+                # By its boot ROM: it need not answer, and otadata is no region of the firmware.
+                with board.released():
+                    write_esp32(Found(board.port, self._serial), self._definition, image)
+                return
             with bench.open(board.console_path) as console:
                 parts = self._differing(console, image)
                 if not parts:
                     remote.resume(console)
                     return
                 wanted = flashing.Image(self._definition, parts)
-                if self._definition.chip.port != "esp32":
-                    if refusal := flashing.other_drive(wanted, bench):
-                        raise refusal
-                    remote.enter_bootloader(console)
-            if self._definition.chip.port == "esp32":
-                with board.released():
-                    flashing.flash_esp32(Found(board.port, self._serial), wanted, bench)
-            else:
-                flashing.flash_drive(wanted, bench)
+                if refusal := flashing.other_drive(wanted, bench):
+                    raise refusal
+                remote.enter_bootloader(console)
+            flashing.flash_drive(wanted, bench)
         except (flashing.FlashingError, DriveError, OSError) as error:
             raise BoardError("flasher", str(error)) from error
 
@@ -343,11 +360,13 @@ def keep(board: SerialBoard, definition: Definition) -> bytes:
         return b""
 
 
-def recover(board: Board, timeout: float = 10.0) -> str:
+def recover(board: SerialBoard, timeout: float = 10.0) -> str:
     """Bring a board to where it answers at its REPL; returns by what.
 
     `console`: it answered, from whatever mode it was left in; `power`: after its supply was
-    switched; `watchdog`: after it had time to bite. Raises BoardError `absent` when nothing helps.
+    switched; `lines`: after an ESP32 was reset by its port, as one that waits in its boot ROM's
+    loader must be; `watchdog`: after it had time to bite. Raises BoardError `absent` when nothing
+    helps.
     """
     try:
         board.repl(timeout=timeout).close()
@@ -360,6 +379,9 @@ def recover(board: Board, timeout: float = 10.0) -> str:
         how = "power"
     except BoardError:
         how = "watchdog"
+        with suppress(BoardError):
+            board.kick()
+            how = "lines"
     end = time.monotonic() + WATCHDOG_S + timeout
     while time.monotonic() < end:
         try:
