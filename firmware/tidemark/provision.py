@@ -88,6 +88,8 @@ def _finish():
     if identity.device_id(gateway_key) != gateway_id:
         raise ConfigError("gateway-id", "does not belong to the gateway's key")
     config.check(link)
+    if base.board.WIFI and config.WIFI not in link:
+        raise ConfigError("no-wifi", "this board reaches its gateway over WiFi only")
     release, root_version = _verify_slot(base, root)
     base.journal.put("config", cbor.encode(link))
     provisioning = identity.Provisioning(base.identity.public, root, gateway_id, gateway_key)

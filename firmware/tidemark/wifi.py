@@ -2,7 +2,7 @@
 # One call into the radio's driver a step, since some of them block: docs/wifi.md has the bounds.
 
 from tidemark.compat import const, ticks_add, ticks_diff, ticks_ms
-from tidemark.errors import LinkError
+from tidemark.errors import LinkError, StateError
 
 _JOIN_MS = const(20_000)  # scan, association, four-way handshake and DHCP
 _BACKOFF_FIRST_MS = const(1000)
@@ -76,11 +76,12 @@ class Station:
     `wifi-lost`. `failures`: int, in a row.
     """
 
-    def __init__(self, nic, driver, random, ssid, password, ticks=ticks_ms):
-        """`nic`: network.WLAN or alike; `driver`: Cyw43() or Esp32(); `random(n)`: n random bytes,
-        asked for after the radio is on; `ssid`, `password`: str, "" for an open network; `ticks()`:
-        ms, wrapping as compat.ticks_ms."""
-        self._nic = nic
+    def __init__(self, interface, driver, random, ssid, password, ticks=ticks_ms):
+        """`interface()`: the network.WLAN or alike, called once the radio may start; `driver`:
+        Cyw43() or Esp32(); `random(n)`: n random bytes, not asked for any earlier; `ssid`: str;
+        `password`: str, "" for an open network; `ticks()`: ms, wrapping as compat.ticks_ms."""
+        self._interface = interface
+        self._nic = None
         self._driver = driver
         self._random = random
         self._ssid = ssid
@@ -89,7 +90,8 @@ class Station:
         self._phase = _OFF
         self._due = ticks()  # of the next attempt
         self._until = 0  # of this attempt
-        self._stale = ""  # what the driver said before it
+        self._stale = ""  # what the driver said before it; None once it says something else
+        self._last = ""  # what it said in the last step
         self.error = ""
         self.failures = 0
 
@@ -108,8 +110,10 @@ class Station:
         self._due = ticks_add(self._ticks(), ms)
 
     def step(self):
-        """Do one bounded slice, at most one call of the driver that may block. Return what changed:
-        "joined", the code of a failure, or ""."""
+        """Do one bounded slice: at most one call of the driver that may block.
+
+        Return what changed: "joined", the code of a failure, or "".
+        """
         try:
             return self._step()
         except OSError:
@@ -128,10 +132,12 @@ class Station:
             return ""
         if phase == _CYCLE:
             self._phase = _OFF
-            nic.active(False)
-            if hasattr(nic, "deinit"):
-                nic.deinit()  # the CYW43's active(False) leaves the chip on
+            if nic:
+                nic.active(False)
+                if hasattr(nic, "deinit"):
+                    nic.deinit()  # the CYW43's active(False) leaves the chip on
         elif phase == _OFF:
+            nic = self._nic = self._interface()
             nic.active(True)
             self._driver.prepare(nic)
             self._phase = _CLEAR
@@ -141,7 +147,7 @@ class Station:
                 return self._fail("radio-fault")
             self._phase = _JOIN
         else:
-            self._stale = self._driver.read(nic)
+            self._stale = self._last = self._driver.read(nic)
             nic.connect(self._ssid, self._password or None)
             self._until = ticks_add(now, _JOIN_MS)
             self._phase = _WAIT
@@ -156,8 +162,10 @@ class Station:
             return "joined"
         if word != self._stale:
             self._stale = None
-            if word not in _PENDING:
+            # Twice in a row: a CYW43 may say that it was refused, and be let in a moment later.
+            if word not in _PENDING and word == self._last:
                 return self._fail(word)
+        self._last = word
         if ticks_diff(self._ticks(), self._until) >= 0:
             return self._fail(word or "join-timeout")
         return ""
@@ -167,7 +175,10 @@ class Station:
         at random."""
         pause = min(_BACKOFF_FIRST_MS << min(self.failures, 6), _BACKOFF_LAST_MS)
         self.failures += 1
-        share = int.from_bytes(self._random(2), "big")
+        try:
+            share = int.from_bytes(self._random(2), "big")
+        except (OSError, StateError):
+            share = self._ticks() & 0xFFFF  # a radio that won't start has no noise either
         self._due = ticks_add(self._ticks(), pause // 2 + (pause // 2 * share >> 16))
         cycle = word == "radio-fault" or self.failures % _CYCLE_AFTER == 0
         self._phase = _CYCLE if cycle else _CLEAR

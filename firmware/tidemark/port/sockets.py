@@ -67,8 +67,11 @@ def _connect(sock, address, until):
 
 
 def resolve(name, server, port, until, random):
-    """Return the IPv4 addresses (list of str) of `name`, asked of `server` (address, str) at `port`
-    once a second until `until` (ticks). Raises LinkError `resolve`."""
+    """Return the IPv4 addresses (list of str) of `name`.
+
+    `server` (address, str) is asked at `port` once a second until `until` (ticks). Raises
+    LinkError `resolve`.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         # Connected: the stack drops what comes from anywhere else.

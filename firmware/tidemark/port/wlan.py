@@ -1,8 +1,7 @@
-# The radio of the ports that have one (rp2 with a CYW43, esp32): the interface, and sockets over it.
+# The radio of the ports that have one (rp2 with a CYW43, esp32), and sockets over it.
 # What decides is tidemark/wifi.py.
 
 import network
-
 from tidemark import wifi
 from tidemark.errors import LinkError
 from tidemark.port import sockets
@@ -28,8 +27,7 @@ def radio(driver, random, ssid, password, country, hostname):
     if country:
         network.country(country)
     network.hostname(hostname)
-    station = wifi.Station(_nic(), driver, random, ssid, password)
-    _state["station"] = station
+    station = _state["station"] = wifi.Station(_nic, driver, random, ssid, password)
     _state["random"] = random
     return station
 
@@ -39,7 +37,7 @@ def open_socket(host, port, timeout_s):
     else `resolve`, `refused`, `timeout`. Never waits longer than `timeout_s`."""
     station = _state.get("station")
     if station is None:
-        raise LinkError("down", "no WiFi credentials")
+        raise LinkError("no-wifi", "no WiFi credentials")
     station.check_up()
     return sockets.open_socket(host, port, timeout_s, _nic().ifconfig()[3], _state["random"])
 
