@@ -51,7 +51,8 @@ def connect(addresses, until):
 def _connect(sock, address, until):
     sock.setblocking(False)
     poller = select.poll()
-    poller.register(sock, select.POLLOUT)
+    # An ESP32 tells of a refusal to who asks for POLLHUP only.
+    poller.register(sock, select.POLLOUT | select.POLLHUP)
     while True:
         try:
             sock.connect(address)
@@ -60,7 +61,7 @@ def _connect(sock, address, until):
             if e.errno in _EISCONN:
                 return
             if e.errno not in (errno.EINPROGRESS, errno.EALREADY, _EINTR):
-                raise LinkError("refused", "errno %d" % e.errno)
+                raise LinkError("refused", "errno %s" % e.errno)
         left = ticks_diff(until, ticks_ms())
         if left <= 0 or not poller.poll(left):
             raise LinkError("timeout", "no answer to connect")
@@ -86,7 +87,7 @@ def resolve(name, server, port, until, random):
             if found:
                 return found
     except OSError as e:
-        raise LinkError("resolve", "errno %d" % e.errno)
+        raise LinkError("resolve", "errno %s" % e.errno)
     finally:
         sock.close()
     raise LinkError("resolve", "no answer from the name server")
