@@ -29,7 +29,7 @@ def _answer(function):
 
 def begin():
     """Makes the board's key when there is none, and prints its public half: {"id", "public",
-    "board", "provisioned"}.
+    "board", "provisioned", "wifi"}; the last one says whether the settings must have a network.
 
     Birth order (design 5): counter and journal were recovered by stage 0, then the key is
     journalled and affirmed, then shown.
@@ -53,6 +53,7 @@ def _begin():
         "public": "".join("%02x" % byte for byte in base.identity.public),
         "board": base.board.NAME,
         "provisioned": not base.unprovisioned,
+        "wifi": base.board.WIFI,
     }
 
 
