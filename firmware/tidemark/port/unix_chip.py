@@ -200,12 +200,17 @@ def feed():
         _leave(before)
 
 
-def reset():
-    """Reset the board. Does not return."""
+def leave(op, arg=0):
+    """Ask for what ends this run. Does not return."""
     _flags[_BUSY] = 1
-    _send(_RESET, 0, 0, None)
+    _send(op, 0, arg, None)
     while True:
         time.sleep(1)
+
+
+def reset():
+    """Reset the board. Does not return."""
+    leave(_RESET)
 
 
 def soft_reset(raw):
@@ -213,10 +218,7 @@ def soft_reset(raw):
 
     `raw`: into the raw REPL, without main.py.
     """
-    _flags[_BUSY] = 1
-    _send(_SOFT_RESET, 0, 1 if raw else 0, None)
-    while True:
-        time.sleep(1)
+    leave(_SOFT_RESET, 1 if raw else 0)
 
 
 # -- timers and console ---------------------------------------------------------------------------
