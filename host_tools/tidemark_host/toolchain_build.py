@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tidemark_host import toolchain_apt as apt
@@ -44,13 +45,16 @@ def firmware_dir() -> Path:
     return Path(named).resolve() if named else REPO / "firmware"
 
 
-def board_of(name: str) -> Board:
-    """Return the board of boards/<name>. Raises ToolchainError `unknown-board`, BoardFileError."""
+def board_of(name: str, runtime_index: int = 1) -> Board:
+    """Return the board of boards/<name>, to build the runtime of this index for it.
+
+    Raises ToolchainError `unknown-board`, BoardFileError.
+    """
     path = REPO / "boards" / name / "board.toml"
     if not name.isidentifier() or not path.is_file():
         known = ", ".join(sorted(path.parent.name for path in REPO.glob("boards/*/board.toml")))
         raise ToolchainError("unknown-board", f"no boards/{name}/board.toml; there are: {known}")
-    return load_board(path)
+    return replace(load_board(path), runtime_index=runtime_index)
 
 
 def checkout_identity(tree: Path) -> str:
@@ -145,13 +149,13 @@ def _untar(archive: Path, into: Path) -> None:
             tar.extractall(into, members=members)
 
 
-def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
+def build_runtime(board: str, mpy_cross: Path, umqtt: Path, runtime_index: int = 1) -> Path:
     """Return the runtime of `board` for the firmware as it is now; build it when there is none.
 
     Raises ToolchainError with the compiler's last lines when the firmware does not compile.
     """
     firmware = firmware_dir()
-    definition = board_of(board)
+    definition = board_of(board, runtime_index)
     generated = generate_board_module(definition)
     source = source_dir()
     for _ in range(5):

@@ -6,6 +6,7 @@ modules of boards/VIRTUAL_ESP32: chip and C runtime. Everything is built once pe
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import tempfile
 from collections.abc import Mapping
@@ -81,7 +82,7 @@ def runtime_image(
 
 
 def _constants(board: Board, index: int, key: str = "") -> str:
-    return f"{generate_board_module(board, key)}\nRUNTIME_INDEX = {index}\n"
+    return generate_board_module(dataclasses.replace(board, runtime_index=index), key)
 
 
 def _pack(stage: Path, changes: Mapping[str, str | None]) -> bytes:

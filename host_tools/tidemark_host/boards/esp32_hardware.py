@@ -8,12 +8,15 @@ At each hard reset ESP-IDF's bootloader chooses the runtime, from the flash and 
 from __future__ import annotations
 
 import struct
+import time
 from enum import IntEnum
 
-from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, Frame, Hardware, refusal
+from tidemark_host.boards.base import Violation
+from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, Frame, Hardware, Op, refusal
 from tidemark_host.boards.nor import NorError, NorFlash
 from tidemark_host.esp32 import partitions
-from tidemark_host.esp32.bootloader import Boot, Bootloader, BootError, Layout, layout_of
+from tidemark_host.esp32.bootloader import Boot, BootError, Bootloader, Layout, layout_of
+from tidemark_host.esp32.flash import Region
 from tidemark_host.esp32.image import ESP32, MAGIC
 from tidemark_host.esp32.ota_ops import OtaError, OtaOps
 from tidemark_host.esp32.otadata import OtadataError
@@ -138,10 +141,20 @@ class Esp32Hardware(Hardware):
             raise OtaError("ESP_ERR_INVALID_ARG", f"{frame.arg:#x} is no slot of the runtime")
         ops.set_boot_partition(slots.index(frame.arg))
 
-    def operate(self, addr: int, data: bytes | None) -> None:
-        """As `Hardware.operate`; what ESP-IDF guards is out of reach.
+    def _flash(self, frame: Frame) -> str:
+        """As `Hardware._flash`; what ESP-IDF keeps an application from is out of reach.
 
-        From spi_flash's `is_safe_write_address` and app_update's esp_partition_is_flash_region_
-        writable: bootloader and table, and the partition that runs. It aborts there.
+        From spi_flash (is_safe_write_address) and esp_partition_main_flash_region_safe: bootloader
+        and table, and the partition that runs. ESP-IDF aborts there; here it is a violation.
         """
-        super().operate(addr, data)
+        end = frame.arg + max(len(frame.payload), 1)
+        boot = self.booted
+        running = self._layout.region(boot.index) if boot else None
+        guarded = [Region(0, partitions.TABLE_OFFSET + partitions.TABLE_SECTOR)]
+        guarded += [running] if running else []
+        if any(frame.arg < place.offset + place.size and end > place.offset for place in guarded):
+            kind = "program" if frame.op == Op.PROGRAM else "erase"
+            found = Violation(time.monotonic(), kind, frame.arg, len(frame.payload), "running")
+            self.violations.append(found)
+            return found.code
+        return super()._flash(frame)
