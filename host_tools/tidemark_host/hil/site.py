@@ -317,9 +317,8 @@ class Site:
         index = self.release(version, image)
         path = app_path(self.definition.name, index)
         blank = bytearray(factory_image(self.definition, self.repository.folder, path))
-        runtime = self.target.runtime()
-        start = self.definition.regions["runtime"].offset
-        blank[start : start + len(runtime)] = runtime
+        for start, content in self.target.parts().items():
+            blank[start : start + len(content)] = content
         since = len(self.board.serial_log)
         self.note("flashed with a factory image")
         self.board.flash(bytes(blank))
