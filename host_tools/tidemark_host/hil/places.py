@@ -214,18 +214,14 @@ class SerialTarget:
         where = f"at {port}, {power}" if port else f"absent{self._trouble}"
         return f"{place.nickname} ({place.board}, {place.serial}): {where}"
 
-    def runtime(self) -> bytes:
-        """Return the runtime's region: an image built here, where boards of this name have one."""
+    def parts(self) -> Mapping[int, bytes]:
+        """Return the runtime: an image built here, where boards of this name have one."""
         from tidemark_host import toolchain
         from tidemark_host.toolchain_rp2 import flash_of
 
         if self.definition.chip.port == "unix":
-            return b""
-        parts = flash_of(toolchain.firmware(self.place.board).read_bytes())
-        runtime = bytearray(b"\xff" * max(offset + len(data) for offset, data in parts.items()))
-        for offset, data in parts.items():
-            runtime[offset : offset + len(data)] = data
-        return bytes(runtime)
+            return {}
+        return flash_of(toolchain.firmware(self.place.board).read_bytes())
 
     def open(self, folder: Path) -> SerialBoard:
         place = self.place

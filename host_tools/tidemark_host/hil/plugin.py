@@ -5,8 +5,8 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `blank_site` (before anything was flashed), and their parts `board`, `broker`, `gateway`,
 `release`. A test that takes one of them runs on each board of the bench.
 
-Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
-can, `smoke` for the few that say whether it is worth going on.
+Marks: `needs("power" | "cut" | "operations" | "console" | "faults" | "runtimes")` for what not
+every board can, `smoke` for the few that say whether it is worth going on.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.
@@ -39,7 +39,7 @@ from tidemark_host.hil import places, timeline
 from tidemark_host.hil.places import SerialTarget
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
+from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualEsp32Target, VirtualTarget
 from tidemark_host.hil.waiting import SiteError
 from tidemark_host.provision import BENCH_TRIAL
 
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--board-name",
         default="",
         metavar="NAME",
-        help="emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
+        help="virtual, emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
     )
     group.addoption("--bench", type=Path, metavar="FILE", help="bench.toml, for --board serial")
 
@@ -81,13 +81,13 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 def _find(config: pytest.Config) -> list[Target]:
     kind, name = config.getoption("--board"), config.getoption("--board-name")
-    if kind == "virtual":
-        return [VirtualTarget()]
-    if kind == "emulated":
-        try:
+    try:
+        if kind == "virtual":
+            return [VirtualEsp32Target(name) if name not in ("", "VIRTUAL") else VirtualTarget()]
+        if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
-        except BoardError as error:
-            raise pytest.UsageError(str(error)) from error
+    except BoardError as error:
+        raise pytest.UsageError(str(error)) from error
     return [target for target in _on_desk(config) if target.wake()]
 
 

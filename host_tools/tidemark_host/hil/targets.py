@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
 CONSOLE = "console"  # what it says is heard from the first byte of a boot on
 FAULTS = "faults"  # its flash can be worn out by the test
+RUNTIMES = "runtimes"  # it has two slots of the runtime, and runtimes can be made for it
 PEEK = "peek"  # its flash is read while it runs; else it is stopped for that, and resets
 ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE, PEEK})
 
@@ -46,15 +48,15 @@ class Target(Protocol):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS, PEEK it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS, RUNTIMES, PEEK it has."""
         ...
 
     def lacks(self, ability: str) -> str:
         """Say why it lacks an ability, and what would give it."""
         ...
 
-    def runtime(self) -> bytes:
-        """Return what belongs in the flash region `runtime`; b"" when nothing does."""
+    def parts(self) -> Mapping[int, bytes]:
+        """Return what is flashed beside a factory image: flash offset to content."""
         ...
 
     @property
@@ -96,14 +98,48 @@ class VirtualTarget:
     def lacks(self, ability: str) -> str:
         return f"the virtual board has no {ability}"
 
-    def runtime(self) -> bytes:
-        return b""
+    def parts(self) -> Mapping[int, bytes]:
+        return {}
 
     def open(self, folder: Path) -> VirtualBoard:
         return VirtualBoard(folder)
 
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
         return nullcontext()
+
+
+class VirtualEsp32Target(VirtualTarget):
+    """The virtual ESP32: another flash map, the ESP32's port, and ESP-IDF's bootloader."""
+
+    name = "virtual-esp32"
+    patience = 2.0  # the watchdog has twice the time
+    abilities = ALL | {FAULTS, RUNTIMES}
+
+    def __init__(self, board: str = "TIDEMARK_ESP32") -> None:
+        """`board`: a folder of boards/. Raises BoardError `runtime` where nothing plays it."""
+        path = BOARDS / board / "board.toml"
+        if not path.is_file() or load_board(path).chip.name != "esp32":
+            raise BoardError("runtime", f"nothing here plays {board}, only boards with an ESP32")
+        self.definition = load_board(path)
+
+    def lacks(self, ability: str) -> str:
+        return f"the virtual ESP32 has no {ability}"
+
+    def parts(self) -> Mapping[int, bytes]:
+        from tidemark_host.boards import virtual_esp32
+
+        return virtual_esp32.parts(self.definition, self.runtime_image())
+
+    def runtime_image(self, index: int = 1, changes: Mapping[str, str | None] | None = None) -> bytes:
+        """Return a runtime for the board, by default the base as it is now."""
+        from tidemark_host import toolchain_virtual_esp32
+
+        return toolchain_virtual_esp32.runtime_image(self.definition, index, changes)
+
+    def open(self, folder: Path) -> VirtualBoard:
+        from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
+
+        return VirtualEsp32Board(folder, board=self.definition.name)
 
 
 class EmulatedTarget:
@@ -124,8 +160,8 @@ class EmulatedTarget:
     def lacks(self, ability: str) -> str:
         return f"the emulated board has no {ability}"
 
-    def runtime(self) -> bytes:
-        return b""  # the board brings its own
+    def parts(self) -> Mapping[int, bytes]:
+        return {}  # the board brings its own runtime
 
     def open(self, folder: Path) -> Board:
         from tidemark_host.boards.emulated_board import EmulatedBoard
