@@ -7,6 +7,16 @@ STAT_CONNECTING = 1001
 STAT_GOT_IP = 1010
 
 
+def country(code):
+    """Keep the country: ESP-IDF's default is not changed by it."""
+
+
+def hostname(name):
+    """Keep the name for DHCP."""
+    if len(name) > 32:
+        raise ValueError
+
+
 class WLAN:
     """The station; there is one, however often it is asked for."""
 
@@ -38,11 +48,14 @@ class WLAN:
 
     def status(self, what=None):
         if what == "rssi":
+            if not self._joined[0]:
+                raise OSError("Wifi Not Connected")
             return -50
         return STAT_GOT_IP if self._joined[0] else STAT_IDLE
 
-    def config(self, *what, **values):
-        return None
+    def config(self, **values):
+        if set(values) != {"reconnects"}:
+            raise ValueError("unknown config param")
 
     def ifconfig(self, *_):
         return ("127.0.0.1", "255.0.0.0", "0.0.0.0", "127.0.0.1")
