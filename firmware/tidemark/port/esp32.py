@@ -9,11 +9,11 @@ import select
 import socket
 import struct
 
-import esp32
 import machine
-import network
 import vfs
 
+import esp32
+import network
 import tidemark_board
 from tidemark.compat import const, sleep_ms, ticks_add, ticks_diff, ticks_ms
 from tidemark.errors import FlashError, LinkError, StateError, TidemarkError
@@ -236,9 +236,9 @@ def uptime_ms():
 
 
 def _read_cause():
-    # ports/esp32/modmachine.c, mp_machine_reset_cause. It has one number for power-on and brownout;
-    # the boot ROM's own has another for each, also when ESP-IDF's interrupt made a brownout into a
-    # reset by software (esp_system/port/brownout.c).
+    # ports/esp32/modmachine.c, mp_machine_reset_cause. It has one number for power-on and
+    # brownout; the boot ROM's own has another for each, also when ESP-IDF's interrupt made a
+    # brownout into a reset by software (esp_system/port/brownout.c).
     cause = machine.reset_cause()
     if cause == machine.PWRON_RESET:
         rom = machine.mem32[_RESET_STATE] & _PROCPU

@@ -130,7 +130,9 @@ class VirtualEsp32Target(VirtualTarget):
 
         return virtual_esp32.parts(self.definition, self.runtime_image())
 
-    def runtime_image(self, index: int = 1, changes: Mapping[str, str | None] | None = None) -> bytes:
+    def runtime_image(
+        self, index: int = 1, changes: Mapping[str, str | None] | None = None
+    ) -> bytes:
         """Return a runtime for the board, by default the base as it is now."""
         from tidemark_host import toolchain_virtual_esp32
 
