@@ -1,6 +1,6 @@
-# `esp32.Partition` of MicroPython 1.25 (ports/esp32/esp32_partition.c) over ESP-IDF's esp_partition
-# (partition.c, partition_target.c), which checks bounds and nothing else. What it does to otadata
-# is done on the host, by esp_ota_ops' rules (tidemark_host/esp32/ota_ops.py).
+# `esp32.Partition` of MicroPython 1.25 (ports/esp32/esp32_partition.c) over ESP-IDF's
+# esp_partition (partition.c, partition_target.c), which checks bounds and nothing else. What it
+# does to otadata is done on the host, by esp_ota_ops' rules (tidemark_host/esp32/ota_ops.py).
 
 import struct
 

@@ -8,4 +8,4 @@ _CTRL_C = 3
 
 def kbd_intr(char):
     """As MicroPython's: -1 takes Ctrl-C for a character, 3 lets it interrupt."""
-    unix_chip.catch(char == _CTRL_C)
+    unix_chip.plain(char != _CTRL_C)

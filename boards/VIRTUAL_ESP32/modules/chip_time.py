@@ -1,5 +1,5 @@
-# `time` whose ticks begin with the chip and wrap as on a 32-bit port (MICROPY_PY_TIME_TICKS_PERIOD:
-# 2^30 ms, ports/esp32/mphalport.c: mp_hal_ticks_ms is esp_timer's).
+# `time` whose ticks begin with the chip and wrap at 2^30 ms as on a 32-bit port
+# (MICROPY_PY_TIME_TICKS_PERIOD; ports/esp32/mphalport.c: mp_hal_ticks_ms is esp_timer's).
 
 import time as _clock  # `time` will be its function
 from time import *  # noqa: F403
@@ -8,7 +8,6 @@ import esp32_chip
 
 _MASK = (1 << 30) - 1
 _HALF = 1 << 29
-
 
 
 def ticks_ms():

@@ -1,10 +1,9 @@
 # `vfs` with the ROMFS segment of the esp32 port: the partition `romfs`, mapped into memory
 # (ports/esp32/esp32_partition.c, mp_vfs_rom_ioctl).
 
-import uctypes
-
 import chip_esp32
 import esp32_chip
+import uctypes
 from vfs import *  # noqa: F403
 
 _NUMBER_OF_SEGMENTS = 1

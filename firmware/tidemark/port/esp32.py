@@ -225,9 +225,9 @@ def uptime_ms():
 
 
 def _read_cause():
-    # ports/esp32/modmachine.c, mp_machine_reset_cause. It has one number for power-on and brownout;
-    # the boot ROM's own has another for each, also when ESP-IDF's interrupt made a brownout into a
-    # reset by software (esp_system/port/brownout.c).
+    # ports/esp32/modmachine.c, mp_machine_reset_cause. It has one number for power-on and
+    # brownout; the boot ROM's own has another for each, also when ESP-IDF's interrupt made a
+    # brownout into a reset by software (esp_system/port/brownout.c).
     cause = machine.reset_cause()
     if cause == machine.PWRON_RESET:
         rom = machine.mem32[_RESET_STATE] & _PROCPU

@@ -34,6 +34,7 @@ _BUSY = const(1)  # a hardware request is under way: no interrupts, as in a flas
 _CATCH = const(2)  # Ctrl-C on the console interrupts
 _HELD = const(3)  # kbd_intr(False)
 _KEPT = const(4)  # a Ctrl-C came meanwhile
+_PLAIN = const(6)  # plain(True)
 _MISSED = const(5)  # the dispatcher came while busy: like a pending interrupt it runs right after
 
 _TICK_S = 0.02
@@ -91,8 +92,8 @@ def start(control, flash_fd):
     """Bring the hardware up. Returns a dict of what is known of this boot.
 
     `control`, `flash_fd`: inherited descriptors of the hardware channel and of the flash file.
-    Keys: `flash` (bytearray in place, not to be written), `sector`, `page`, `marker`, `zero` (ticks
-    of the hard reset), `cause` (str), `raw` (bool: into the raw REPL), `uid` (8 bytes).
+    Keys: `flash` (bytearray in place, not to be written), `sector`, `page`, `marker`, `zero`
+    (ticks of the hard reset), `cause` (str), `raw` (bool: into the raw REPL), `uid` (8 bytes).
     """
     global _libc
     _libc = _Libc(control)
@@ -290,7 +291,7 @@ def pump():
     interrupt = False
     for i in range(got):
         c = _chunk[i]
-        if c == 3 and _flags[_CATCH]:
+        if c == 3 and _flags[_CATCH] and not _flags[_PLAIN]:
             if _flags[_HELD]:
                 _flags[_KEPT] = 1
             else:
@@ -315,7 +316,12 @@ def read_char(poller):
 def catch(on):
     """Have Ctrl-C raise KeyboardInterrupt (True) or arrive as a character (False)."""
     _flags[_CATCH] = 1 if on else 0
-    _flags[_HELD] = _flags[_KEPT] = 0
+    _flags[_HELD] = _flags[_KEPT] = _flags[_PLAIN] = 0
+
+
+def plain(on):
+    """Have Ctrl-C arrive as a character even while it is caught, as micropython.kbd_intr(-1)."""
+    _flags[_PLAIN] = 1 if on else 0
 
 
 def kbd_intr(on):

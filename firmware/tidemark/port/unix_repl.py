@@ -29,7 +29,7 @@ _name = [""]
 def run(chip, raw, name):
     """Run _boot.py, boot.py, main.py, then the REPL; does not return.
 
-    `chip`: the module unix_chip. `raw`: after a soft reset in the raw REPL. `name`: for the banner.
+    `chip`: the module unix_chip. `raw`: after a soft reset in the raw REPL. `name`: the board's.
     """
     global _chip
     _chip = chip

@@ -89,7 +89,9 @@ class Esp32Hardware(Hardware):
         size = _SIZES.get(head[3] >> 4, 0)
         if size > self.nor.size:
             # spi_flash/esp_flash_spi_init.c, esp_flash_init_main: the application's start aborts.
-            raise BootError("flash-size", f"the header says {size} bytes, {self.nor.size} are there")
+            raise BootError(
+                "flash-size", f"the header says {size} bytes, {self.nor.size} are there"
+            )
         table = bytes(self.nor.view(partitions.TABLE_OFFSET, partitions.TABLE_SIZE))
         try:
             return layout_of(partitions.decode(table, size))

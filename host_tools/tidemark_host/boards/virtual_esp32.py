@@ -92,6 +92,13 @@ class VirtualEsp32Board(VirtualBoard):
         booted = self._esp32.booted
         return booted.index if booted else None
 
+    @property
+    def watchdog_left(self) -> float:
+        """Seconds until the watchdog bites; 0 when it is not armed."""
+        hardware = self._hardware
+        armed = hardware.watchdog_s is not None
+        return max(0.0, hardware.watchdog_due - time.monotonic()) if armed else 0.0
+
     def brownout(self) -> None:
         """Let the supply fall for a moment: the chip resets itself. Raises BoardError `off`."""
 

@@ -80,10 +80,11 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
-    kind, name = config.getoption("--board"), config.getoption("--board-name")
+    kind, name = config.getoption("--board"), str(config.getoption("--board-name"))
     try:
         if kind == "virtual":
-            return [VirtualEsp32Target(name) if name not in ("", "VIRTUAL") else VirtualTarget()]
+            own: Target = VirtualTarget()
+            return [own if name in ("", own.definition.name) else VirtualEsp32Target(name)]
         if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
     except BoardError as error:

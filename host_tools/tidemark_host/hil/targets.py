@@ -11,6 +11,7 @@ from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.wifi import Wifi
 
 HOST = "127.0.0.1"
 BOARDS = Path(__file__).parents[3] / "boards"
@@ -60,6 +61,16 @@ class Target(Protocol):
         ...
 
     @property
+    def wifi(self) -> Wifi | None:
+        """The network that it joins, None where it needs none."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Where it finds the bench's broker and mirror."""
+        ...
+
+    @property
     def exclusive(self) -> bool:
         """Whether there is just one of it, which one worker at a time may hold."""
         ...
@@ -85,6 +96,9 @@ def power_cycle(target: Target, board: Board) -> str:
 
 class VirtualTarget:
     """The virtual board: a process here, with the host's network."""
+
+    wifi: Wifi | None = None
+    host = HOST
 
     name = "virtual"
     patience = 1.0
@@ -112,6 +126,8 @@ class VirtualEsp32Target(VirtualTarget):
     """The virtual ESP32: another flash map, the ESP32's port, and ESP-IDF's bootloader."""
 
     name = "virtual-esp32"
+    # The one in its air: boards/VIRTUAL_ESP32/modules/chip_network.py.
+    wifi = Wifi("bench", "nobody is kept out", "DE")
     patience = 2.0  # the watchdog has twice the time
     abilities = ALL | {FAULTS, RUNTIMES}
 
@@ -130,7 +146,9 @@ class VirtualEsp32Target(VirtualTarget):
 
         return virtual_esp32.parts(self.definition, self.runtime_image())
 
-    def runtime_image(self, index: int = 1, changes: Mapping[str, str | None] | None = None) -> bytes:
+    def runtime_image(
+        self, index: int = 1, changes: Mapping[str, str | None] | None = None
+    ) -> bytes:
         """Return a runtime for the board, by default the base as it is now."""
         from tidemark_host import toolchain_virtual_esp32
 
@@ -144,6 +162,9 @@ class VirtualEsp32Target(VirtualTarget):
 
 class EmulatedTarget:
     """The real image in an emulated RP2040: its own clock, and a serial line for a network."""
+
+    wifi: Wifi | None = None
+    host = HOST
 
     name = "emulated"
     patience = 10.0
