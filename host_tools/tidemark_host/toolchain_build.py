@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,11 +243,45 @@ def stage_frozen(
 
 
 def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Path) -> None:
+    build_unix(
+        f"runtime of {board}",
+        source,
+        cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, "")),
+        [
+            f"MPY_LIB_DIR={stage / 'lib'}",
+            f"MICROPY_MPYCROSS={mpy_cross}",
+            f"FROZEN_MANIFEST={REPO / 'boards' / board / 'manifest.py'}",
+            f"MICROPY_MANIFEST_FIRMWARE={stage / 'firmware'}",
+            f"MICROPY_MANIFEST_GENERATED={stage / 'generated'}",
+            f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
+        ],
+        target,
+    )
+
+
+def build_bare(mpy_cross: Path) -> Path:
+    """Return the same runtime with nothing frozen in, where `.frozen` is a folder like others.
+
+    Raises ToolchainError with the compiler's last lines.
+    """
+    source = source_dir()
+    key = cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, ""), "bare")
+    target = cache_dir() / f"bare-{key}" / "micropython"
+    with cache.lock("runtime"):
+        if not target.is_file():
+            more = ["FROZEN_MANIFEST=", f"MICROPY_MPYCROSS={mpy_cross}"]
+            build_unix("runtime without a base", source, key, more, target)
+    return target
+
+
+def build_unix(
+    what: str, source: Path, key: str, more: Sequence[str | Path], target: Path
+) -> None:
+    """Build MicroPython's unix port in the cache folder of `key`; copy the program to `target`."""
     _need_build_tools()
-    key = cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, ""))
     build = cache_dir() / f"build-unix-{key}"
     first = not (build / "micropython").exists()
-    say(f"building the runtime of {board}" + (" (the first one takes a minute)" if first else ""))
+    say(f"building the {what}" + (" (the first one takes a minute)" if first else ""))
     began = time.monotonic()
     # Frozen objects of another firmware must not survive: names are all the freezer looks at.
     shutil.rmtree(build / "frozen_mpy", ignore_errors=True)
@@ -259,12 +294,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
             *_FLAGS,
             f"VARIANT_DIR={_VARIANT}",
             f"BUILD={build}",
-            f"MPY_LIB_DIR={stage / 'lib'}",
-            f"MICROPY_MPYCROSS={mpy_cross}",
-            f"FROZEN_MANIFEST={REPO / 'boards' / board / 'manifest.py'}",
-            f"MICROPY_MANIFEST_FIRMWARE={stage / 'firmware'}",
-            f"MICROPY_MANIFEST_GENERATED={stage / 'generated'}",
-            f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
+            *more,
         ],
         why="building MicroPython's unix port",
         env={**ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
@@ -273,7 +303,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
     fresh = target.with_suffix(".new")
     shutil.copy2(build / "micropython", fresh)
     fresh.rename(target)
-    say(f"runtime of {board} built in {time.monotonic() - began:.1f} s")
+    say(f"{what} built in {time.monotonic() - began:.1f} s")
 
 
 def _need_build_tools() -> None:

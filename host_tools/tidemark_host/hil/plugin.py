@@ -5,8 +5,8 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `blank_site` (before anything was flashed), and their parts `board`, `broker`, `gateway`,
 `release`. A test that takes one of them runs on each board of the bench.
 
-Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
-can, `smoke` for the few that say whether it is worth going on.
+Marks: `needs("power" | "cut" | "operations" | "console" | "faults" | "runtimes")` for what not
+every board can, `smoke` for the few that say whether it is worth going on.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.
@@ -39,7 +39,7 @@ from tidemark_host.hil import places, timeline
 from tidemark_host.hil.places import SerialTarget
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
+from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualEsp32Target, VirtualTarget
 from tidemark_host.hil.waiting import SiteError
 from tidemark_host.provision import BENCH_TRIAL
 
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--board-name",
         default="",
         metavar="NAME",
-        help="emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
+        help="virtual, emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
     )
     group.addoption("--bench", type=Path, metavar="FILE", help="bench.toml, for --board serial")
 
@@ -80,14 +80,15 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
-    kind, name = config.getoption("--board"), config.getoption("--board-name")
-    if kind == "virtual":
-        return [VirtualTarget()]
-    if kind == "emulated":
-        try:
+    kind, name = config.getoption("--board"), str(config.getoption("--board-name"))
+    try:
+        if kind == "virtual":
+            own: Target = VirtualTarget()
+            return [own if name in ("", own.definition.name) else VirtualEsp32Target(name)]
+        if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
-        except BoardError as error:
-            raise pytest.UsageError(str(error)) from error
+    except BoardError as error:
+        raise pytest.UsageError(str(error)) from error
     return [target for target in _on_desk(config) if target.wake()]
 
 
@@ -108,8 +109,8 @@ def _meant(config: pytest.Config) -> list[SerialTarget]:
     except places.PlaceError as error:
         raise pytest.UsageError(f"{error.code}: {error}") from error
     wanted = [place for place in found if not name or name in (place.nickname, place.board)]
-    if name and not wanted:
-        raise pytest.UsageError(f"{path} has no board {name}")
+    if name and not wanted and not (places.BOARDS / name / "board.toml").is_file():
+        raise pytest.UsageError(f"{path} has no board {name}, nor has boards/")
     return [SerialTarget(place) for place in wanted]
 
 
@@ -128,7 +129,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     path = config.getoption("--bench") or places.default_path()
     listed = "; ".join(target.describe() for target in _on_desk(config))
-    reason = listed or f"{path} names no board"
+    name = config.getoption("--board-name") or "board"
+    reason = listed or f"{name} is absent: {path} has none"
     pytest.exit(f"no board of the bench is here, nothing was tested: {reason}", returncode=0)
 
 
