@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from tidemark_host.flashing import Bench, FlashingError, Image, flash_esp32
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import Inventory
+from tidemark_host.provision import Anchors, Born, LinkSettings, ProvisionError, begin, finish
 from tidemark_host.release import Repository
 from tidemark_host.uf2_file import encode
 
@@ -65,6 +69,88 @@ def test_board_is_flashed_and_provisioned_by_its_nickname(named: Desk, tmp_path:
     assert (born["board"], born["index"]) == ("VIRTUAL", 1)
     devices = Inventory(tmp_path / "gateway" / INVENTORY)
     assert [(device.id, device.nickname) for device in devices] == [(born["id"], "greenhouse")]
+
+
+@dataclass
+class Owner:
+    """A board on the desk, flashed, and what `tidemark provision` wants to be told for it."""
+
+    desk: Desk
+    anchors: Anchors
+    words: list[str | Path]
+
+    def provision(self, *words: str | Path) -> Result:
+        return run(provision, "greenhouse", *self.words, *words)
+
+    def network(self) -> object:
+        """Return the network that the board keeps, once it runs its application."""
+        self.desk.board.serial_log.wait_for("tidemark: slot a", 20)
+        wait(self.desk.usb.path.exists, "port")
+        with Repl(self.desk.port.device) as console:
+            out = console.exec(
+                "from tidemark import cbor, stage0\n"
+                "print(cbor.decode(stage0.base.journal.get('config')).get(10))"
+            )
+        return ast.literal_eval(out)
+
+
+@pytest.fixture
+def owner(named: Desk, tmp_path: Path) -> Owner:
+    image = tmp_path / "factory.uf2"
+    image.write_bytes(encode(named.image.parts, named.definition.chip))
+    assert run(flash, "greenhouse", "--image", image).exit_code == 0
+    gateway = GatewayIdentity.load_or_create(tmp_path / "gateway")
+    words: list[str | Path] = ["--broker", "192.0.2.7:1883", "--updates", "http://192.0.2.7"]
+    words += ["--root", named.repository.path("root"), "--gateway", tmp_path / "gateway"]
+    return Owner(named, Anchors(named.repository.root_bytes(), gateway.public), words)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> tuple[str | Path, ...]:
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    return "--wifi-ssid", "barn", "--wifi-password-file", password, "--wifi-country", "DE"
+
+
+def test_board_that_joins_no_network_is_given_no_password(
+    owner: Owner, network: tuple[str | Path, ...]
+) -> None:
+    done = owner.provision(*network)
+    assert done.exit_code == 0, done.output
+    assert "VIRTUAL joins no WiFi network" in done.output
+    assert owner.network() is None
+
+
+def test_board_with_a_radio_refuses_to_be_left_without_a_network(owner: Owner) -> None:
+    link = LinkSettings("192.0.2.7", 1883, "http://192.0.2.7/m/", "http://192.0.2.7/t/")
+    with Repl(owner.desk.port.device) as console:
+        console.exec("from tidemark import stage0; stage0.base.board.WIFI = True")
+        assert begin(console).wifi
+        with pytest.raises(ProvisionError) as caught:
+            finish(console, owner.anchors, link)
+    assert caught.value.code == "no-wifi"
+
+
+def test_board_with_a_radio_gets_a_network_and_its_password_shows_nowhere(
+    owner: Owner, network: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_radio(console: Repl) -> Born:
+        return dataclasses.replace(begin(console), wifi=True)
+
+    monkeypatch.setattr(provision.provision, "begin", with_radio)
+    refused = owner.provision()
+    assert refused.exit_code == 2
+    assert "--wifi-ssid NAME" in refused.output
+    assert not list(Inventory(tmp_path / "gateway" / INVENTORY))
+    done = owner.provision(*network, "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.output)["wifi"]
+    assert said == {"ssid": "barn", "password": "(set)", "country": "DE"}
+    log = owner.desk.board.serial_log
+    log.wait_for("tidemark: slot a", 20)
+    assert "correct horse" not in "".join(line.text for line in log)
+    # A board without a radio that was given one all the same keeps it, and runs on.
+    assert owner.network() == ["barn", "correct horse", "DE"]
 
 
 def test_board_that_is_absent_or_unknown_is_said_so_by_every_verb(

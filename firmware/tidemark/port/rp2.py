@@ -261,11 +261,26 @@ class _Line:
         return self._uart.readinto(buf, size) if size else None
 
 
-def open_socket(host, port, timeout_s):
-    """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
+def radio(ssid, password, country, hostname):
+    """Return the station of a board with a CYW43, and None of one that has its UART."""
+    if not tidemark_board.WIFI:
+        return None
+    from tidemark.port import wlan
+    from tidemark.wifi import Cyw43
 
-    Raises LinkError: `resolve`, `refused`, `timeout`, `full`.
+    return wlan.radio(Cyw43(), random, ssid, password, country, hostname)
+
+
+def open_socket(host, port, timeout_s):
+    """Return a connected stream socket: by radio where the board has one, else over uart1 (GP4,
+    GP5) and `tidemark bridge`.
+
+    Raises LinkError: `resolve`, `refused`, `timeout`, `full`, and by radio the station's.
     """
+    if tidemark_board.WIFI:
+        from tidemark.port import wlan
+
+        return wlan.open_socket(host, port, timeout_s)
     if "link" not in _state:
         from tidemark import mux
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import click
@@ -18,6 +21,7 @@ from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import DEFAULT_COHORT, Inventory, InventoryError
 from tidemark_host.release import ReleaseError
 from tidemark_host.release.delegations import check_name
+from tidemark_host.wifi import Wifi, WifiError, read_password
 
 # What the board takes, as in firmware/tidemark/config.py.
 _DAY_S = 86_400
@@ -67,6 +71,17 @@ _TEXT_MAX = 128
     show_default=True,
     help="Its cohort: it also takes what the delegated role of this name signs.",
 )
+@click.option("--wifi-ssid", help="The WiFi network that a board with a radio joins.")
+@click.option(
+    "--wifi-password-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    help="A file with its password or 64 digits of its key; - reads it here, unseen on a "
+    "terminal. There is no option for the password itself: command lines are seen by others.",
+)
+@click.option("--wifi-open", is_flag=True, help="The network has no password.")
+@click.option(
+    "--wifi-country", default="", help="Two letters: whose radio channels may be used, as DE."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     port: str,
@@ -78,6 +93,10 @@ def command(
     update_s: int,
     report_s: int,
     cohort: str,
+    wifi_ssid: str | None,
+    wifi_password_file: Path | None,
+    wifi_open: bool,
+    wifi_country: str,
     as_json: bool,
 ) -> None:
     """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
@@ -96,6 +115,7 @@ def command(
         update_s=update_s,
         report_s=report_s,
         cohort=_cohort(cohort),
+        wifi=_wifi(wifi_ssid, wifi_password_file, wifi_open, wifi_country),
     )
     try:
         gateway_key = GatewayIdentity.read_public(state)
@@ -103,6 +123,14 @@ def command(
         found = discovery.find(port, discovery.serial_ports(), discovery.read_names())
         with Repl(found.port) as console:
             born = provision.begin(console)
+            if born.wifi and not link.wifi:
+                raise click.UsageError(
+                    f"{born.board} reaches its gateway over WiFi: say --wifi-ssid NAME with "
+                    "--wifi-password-file FILE or --wifi-open. Nothing was written but its key"
+                )
+            if link.wifi and not born.wifi:
+                click.echo(f"{born.board} joins no WiFi network: it gets no password", err=True)
+                link = replace(link, wifi=None)
             name = nickname or found.nickname
             device = inventory.enroll(born.public, born.board, name, cohort)
             anchors = provision.Anchors(root.read_bytes(), gateway_key)
@@ -123,10 +151,14 @@ def command(
     except (IdentityError, OSError) as error:
         raise click.ClickException(str(error)) from error
     result = {"id": born.id, "public": born.public.hex(), "board": born.board, **answer}
+    if link.wifi:
+        result["wifi"] = link.wifi.describe()
     if as_json:
         click.echo(json.dumps(result))
     else:
         click.echo(f"device {born.id} ({born.board}): release {answer['index']} confirmed")
+        if link.wifi:
+            click.echo("wifi: {ssid}, password {password}".format(**link.wifi.describe()))
         click.echo("it resets into it within a second")
 
 
@@ -150,6 +182,31 @@ def _cohort(name: str) -> str:
         except ReleaseError as error:
             raise click.BadParameter(f"{error}: {error.hint}", param_hint="--cohort") from error
     return name
+
+
+def _wifi(ssid: str | None, file: Path | None, is_open: bool, country: str) -> Wifi | None:
+    """Return the network of the options, None without any. Raises click.UsageError."""
+    if ssid is None:
+        if file or is_open or country:
+            raise click.UsageError("--wifi-ssid is missing: the other WiFi options belong to it")
+        return None
+    if is_open == bool(file):
+        raise click.UsageError(
+            "--wifi-ssid wants one of --wifi-password-file FILE and --wifi-open"
+        )
+    try:
+        password = "" if is_open else _password(cast("Path", file))
+        return Wifi(ssid, password, country)
+    except WifiError as error:
+        raise click.BadParameter(str(error), param_hint=error.option) from error
+
+
+def _password(file: Path) -> str:
+    if str(file) != "-":
+        return read_password(file)
+    if sys.stdin.isatty():
+        return cast("str", click.prompt("WiFi password", hide_input=True, err=True))
+    return read_password(sys.stdin.buffer)
 
 
 def _updates(text: str) -> str:
@@ -181,5 +238,6 @@ _HINTS = {
     "journal-unborn": "Other firmware left something there: tidemark flash --force erases it.",
     "header-magic": "There is no image in slot A: flash a factory image first.",
     "not-a-target": "The image in slot A is not in the repository that this root signs.",
+    "no-wifi": "Say --wifi-ssid NAME with --wifi-password-file FILE or --wifi-open.",
     "wrong-board": "Flash the factory image that was made for this board.",
 }
