@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.powercut.oracle import Broken
-from tests.powercut.world import READINGS, Setting, World
+from tests.powercut.setting import PLAIN, Setting
+from tests.powercut.world import READINGS, World
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.provision import ProvisionError
 from tidemark_host.release import KeyStore, Repository
@@ -29,6 +30,7 @@ class Scenario:
     drive: Callable[[World], None]
     short: bool = False
     erases: tuple[str, ...] = ()  # regions of which a clean run erases a sector: what it is for
+    board: str = PLAIN
 
 
 # -- ends ---------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def _updates(world: World) -> None:
 
 
 def _factory(world: World) -> None:
-    world.life.load(world.setting.factory)
+    world.life.load(world.kit.factory)
 
 
 def _birth(world: World) -> None:
@@ -247,10 +249,10 @@ def publish(setting: Setting) -> None:
     for name, image in setting.images.items():
         if name == "first":
             continue
-        target = setting.mirror(name)
-        shutil.copytree(setting.mirror("first"), target)
+        target = setting.mirror(PLAIN, name)
+        shutil.copytree(setting.mirror(PLAIN, "first"), target)
         repository = Repository.open(target, keys)
-        repository.add(image, board=setting.board.name, version="2.0.0")
+        repository.add(image, board=PLAIN, version="2.0.0")
         if name == "good":
             repository.rotate("timestamp")
         repository.publish()
@@ -259,7 +261,7 @@ def publish(setting: Setting) -> None:
 def _offered(image: str) -> Callable[[World], None]:
     def prepare(world: World) -> None:
         provisioned(world)
-        world.network.mirror = world.setting.mirror(image)
+        world.network.mirror = world.setting.mirror(world.board.name, image)
 
     return prepare
 
