@@ -17,7 +17,7 @@ from tidemark_host.boardfile import Board, parse_board
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32.bootloader import Bootloader, Layout
 from tidemark_host.esp32.flash import Region
-from tidemark_host.esp32.image import ESP32, Image, ImageError, Segment, make_image, verify
+from tidemark_host.esp32.image import ESP32, ImageError, Segment, make_image, verify
 from tidemark_host.esp32.ota_ops import OtaError, OtaOps
 from tidemark_host.esp32.otadata import OtadataError
 
@@ -64,6 +64,7 @@ RTC_WATCHDOG_MS = 9000  # boards/esp32/sdkconfig.tidemark: bootloader and start-
 OPERATION_MS = 23  # of the bootloader: an erase and a program are two
 _MARK = b"SIMULATED RUNTIME"
 _HEAD = struct.Struct("<20sII")  # mark, index, whether it reaches stage 0
+_HEAD_AT = 32  # behind the headers of image and segment
 _FILLER = 4608  # bytes: with the header more than one sector
 
 
@@ -85,11 +86,11 @@ def runtime(index: int, sound: bool = True) -> Runtime:
     return Runtime(index, sound, make_image([Segment(ESP32.ram, content)]))
 
 
-def _read(image: Image) -> tuple[int, bool]:
-    """Return index and soundness of a runtime that passed the bootloader's check."""
-    mark, index, sound = _HEAD.unpack_from(image.segments[0].data)
+def read(image: bytes) -> tuple[int, bool]:
+    """Return index and soundness of a runtime. Raises ValueError if `runtime` did not make it."""
+    mark, index, sound = _HEAD.unpack_from(image, _HEAD_AT)
     if mark.rstrip(b"\0") != _MARK:
-        raise ValueError("an image that no runtime() made")
+        raise ValueError("no runtime of the simulated board")
     return index, bool(sound)
 
 
@@ -139,7 +140,7 @@ class _Flash:
 
 
 class Chip:
-    """The chip's own side of a boot. `slot`, `index`: of the runtime that runs."""
+    """The chip's own side of a boot. `slot`, `index`: of the runtime that was started last."""
 
     def __init__(self, board: Board, power: Power) -> None:
         self.layout = layout_of(board)
@@ -154,7 +155,7 @@ class Chip:
         """
         boot = Bootloader(_Flash(self._power), self.layout).boot()
         self.slot = boot.index
-        self.index, sound = _read(boot.image)
+        self.index, sound = read(image_in(self._power.nor, self.layout.ota[boot.index]))
         return sound
 
     def set_boot(self, slot: int) -> str:

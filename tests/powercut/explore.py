@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.powercut import variants
-from tests.powercut.oracle import Broken
+from tests.powercut.broken import Broken
 from tests.powercut.scenarios import SCENARIOS, Scenario
 from tests.powercut.setting import Setting
 from tests.powercut.variants import Variant

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.powercut.oracle import Broken
+from tests.powercut.broken import Broken
 from tests.powercut.setting import PLAIN, Setting
 from tests.powercut.world import READINGS, World
 from tidemark_host.boards.nor import NorFlash

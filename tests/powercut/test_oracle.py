@@ -6,7 +6,8 @@ import hashlib
 
 import pytest
 
-from tests.powercut.oracle import Banner, Broken, Oracle, State
+from tests.powercut.broken import Broken
+from tests.powercut.oracle import Banner, Oracle, State
 from tests.powercut.setting import make_board
 
 BOARD = make_board()

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.powercut import oracle
+from tests.powercut.broken import Broken
+from tests.powercut.esp32 import layout_of
 from tests.powercut.life import Life, Prompt, Restart
 from tests.powercut.network import BROKER, BROKER_PORT, MIRROR, Network
-from tests.powercut.oracle import Broken, Oracle
-from tests.powercut.setting import MANY, PLAIN, Setting
+from tests.powercut.oracle import Oracle
+from tests.powercut.pairs import Pairs
+from tests.powercut.setting import MANY, PLAIN, RUNTIMES, Setting
 from tidemark_host import protocol
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.nor import OLD
@@ -26,6 +29,7 @@ from tidemark_host.provision import Anchors, LinkSettings, begin, finish
 READINGS = MANY["readings_max"]  # of a boot of the image "reads"
 _LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
 _TICK_MS = 500
+_IMAGES = ("slot_a", "slot_b", "ota_0", "ota_1")
 _OUTCOMES = ("confirmed", "rejected", "inconclusive")
 
 
@@ -44,6 +48,15 @@ class World:
         self.life.before = self._before
         self.life.tick = self._tick
         self.oracle = Oracle(self.board, images=tuple(setting.images.values()))
+        places = [(r.name, r.offset, r.end) for r in self.board.regions.values()]
+        if self.board.esp32:
+            rows = self.board.esp32.partitions
+            chips = [row for row in rows if row.label in ("otadata", "ota_0", "ota_1")]
+            places = [*places, *((row.label, row.offset, row.end) for row in chips)]
+            layout = layout_of(self.board)
+            self.oracle.pairs = Pairs(layout, RUNTIMES, {1: 1})
+        self._places = places
+        self._images = [(start, end) for name, start, end in places if name in _IMAGES]
         self.core = Core(
             setting.gateway,
             self.inventory,
@@ -105,6 +118,11 @@ class World:
             self.life.start(cause, raw)
         except BootError as error:
             raise Broken("I3", f"nothing starts: {error}") from error
+        chip = self.life.chip
+        if chip and cause != "soft":
+            if self.say:
+                self.say(f"{self.life.now:7} ms  == ota_{chip.slot}, runtime {chip.index}")
+            self.oracle.started(self.life.nor, chip.slot, self.state())
 
     def power_off(self) -> None:
         """Take the power away between operations."""
@@ -142,8 +160,7 @@ class World:
 
     def _before(self, address: int, data: bytes | None) -> None:
         self._look()
-        slot = next((n for n in ("slot_a", "slot_b") if self._inside(n, address)), None)
-        if slot:
+        if any(start <= address < end for start, end in self._images):
             running = self.banner.slot if self.banner else ""
             self.oracle.operation(running, self.state(), address)
         self.next = (address, data)
@@ -153,17 +170,11 @@ class World:
 
     def _tell(self, address: int, data: bytes | None) -> None:
         assert self.say
-        for name, region in self.board.regions.items():
-            if region.offset <= address < region.end:
+        for name, start, end in self._places:
+            if start <= address < end:
                 what = "erase" if data is None else "program"
                 number = self.life.operations + 1
-                self.say(
-                    f"{self.life.now:7} ms  {number:5} {what} {name}+{address - region.offset:#x}"
-                )
-
-    def _inside(self, name: str, address: int) -> bool:
-        region = self.board.regions[name]
-        return region.offset <= address < region.end
+                self.say(f"{self.life.now:7} ms  {number:5} {what} {name}+{address - start:#x}")
 
     def state(self) -> oracle.State | None:
         """Return what the flash holds now, None while it can't be read."""
@@ -188,7 +199,7 @@ class World:
             for banner in oracle.banners(line):
                 self.banner = banner
                 self.banners.append(banner)
-                self.oracle.booted(banner)
+                self.oracle.booted(banner, self.state() if self.oracle.pairs else None)
                 if banner.slot:
                     self.oracle.runs(banner.slot, self.life.content)
             words = line.split()
