@@ -99,7 +99,7 @@ class Board:
     """A board as its board.toml describes it; `constants` are the numbers by firmware name.
 
     `label`: the name for people. `radio`: `none`, or the driver that the image needs. `esp32`:
-    None on other chips.
+    None on other chips. `runtime_index`: which of its runtimes is built, from 1; not in the file.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Board:
     regions: Mapping[str, Region]
     constants: Mapping[str, int]
     esp32: Esp32 | None = None
+    runtime_index: int = 1
 
     @property
     def network(self) -> bool:
@@ -336,6 +337,11 @@ def _number(table: Mapping[str, object], where: str, key: str, least: int, most:
     return value
 
 
+def runtime_mark(name: str, index: int) -> bytes:
+    """Return what a runtime of the board `name` says of itself somewhere in its image."""
+    return b"TIDEMARK-RUNTIME-1 %s %d;" % (name.encode(), index)
+
+
 def generate_board_module(board: Board, runtime: str = "") -> str:
     """Return the source of `tidemark_board.py`: the board's constants, the same text each time.
 
@@ -350,6 +356,9 @@ def generate_board_module(board: Board, runtime: str = "") -> str:
         f"SECTOR = {board.sector}",
         f"PAGE = {board.page}",
         f'RUNTIME = bytes.fromhex("{runtime}")',
+        f"RUNTIME_INDEX = {board.runtime_index}",
+        "# What the release tools read in the image.",
+        f"RUNTIME_MARK = {runtime_mark(board.name, board.runtime_index)!r}",
         "",
         "# name: (offset, size) in bytes",
         "REGIONS = {",

@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
+from tidemark_host.boardfile import Board, BoardFileError, load_board
 from tidemark_host.release import FLEET, KeyStore, ReleaseError, Repository, staging
+from tidemark_host.release.model import APP, RUNTIME
 from tidemark_host.toolchain_build import REPO
 
 PASSPHRASE = "TIDEMARK_KEY_PASSPHRASE"
@@ -29,6 +31,14 @@ for_role = click.option(
     default=FLEET,
     show_default=True,
     help="Who signs the release: a cohort's delegated role reaches the boards of its cohort only.",
+)
+
+for_kind = click.option(
+    "--kind",
+    type=click.Choice([APP, RUNTIME]),
+    default=APP,
+    show_default=True,
+    help="What the index is one of.",
 )
 
 
@@ -74,15 +84,24 @@ def say(json_wanted: bool, result: dict[str, Any], *lines: str) -> None:
         click.echo(line)
 
 
-def check_board(name: str) -> None:
-    """Refuse a name that no board has: a release for it would reach nobody."""
+def find_board(name: str, elsewhere: bool) -> Board | None:
+    """Return a board of boards/; None where there is none and it may be defined `elsewhere`.
+
+    Raises ReleaseError `board`: a release for it would reach nobody.
+    """
     known = sorted(path.parent.name for path in REPO.glob("boards/*/board.toml"))
-    if name not in known:
-        raise ReleaseError(
-            "board",
-            f"there is no boards/{name}/board.toml",
-            f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
-        )
+    if name in known:
+        try:
+            return load_board(REPO / "boards" / name / "board.toml")
+        except BoardFileError as error:
+            raise ReleaseError("board", str(error), f"boards/{name}/board.toml") from error
+    if elsewhere:
+        return None
+    raise ReleaseError(
+        "board",
+        f"there is no boards/{name}/board.toml",
+        f"--board with one of {', '.join(known)}; --force for a board defined elsewhere",
+    )
 
 
 def open_repository(repo: Path, keys: Path) -> Repository:

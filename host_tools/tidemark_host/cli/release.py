@@ -18,9 +18,10 @@ from rich.table import Table
 from tidemark_host.cli._release_options import (
     PASSPHRASE,
     as_json,
-    check_board,
     dry,
+    find_board,
     finish,
+    for_kind,
     for_role,
     how,
     open_repository,
@@ -39,6 +40,7 @@ from tidemark_host.release import (
     staging,
 )
 from tidemark_host.release.calendar import icalendar
+from tidemark_host.release.model import APP
 
 _SOON = timedelta(days=3)
 
@@ -106,7 +108,14 @@ def init(
 @click.option("--version", required=True, help="Version for people, at most 24 characters.")
 @click.option("--index", type=int, help="Release index; default: the next. It only rises.")
 @click.option("--attempt", default=0, show_default=True, help="Raise it to lift a rejection.")
-@click.option("--min-runtime", default=0, show_default=True, help="Least runtime index.")
+@click.option("--min-runtime", type=int, help="Least runtime index; default: any.")
+@click.option(
+    "--runtime",
+    "runtime_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="ESP32: publish this runtime too (build/BOARD/runtime.bin), which IMAGE needs.",
+)
+@click.option("--runtime-index", type=int, help="Of --runtime; default: what it was built with.")
 @click.option("--cohort", default=100, show_default=True, help="Percentage of the boards.")
 @for_role
 @click.option("--force", is_flag=True, help="Accept a board that boards/ does not have.")
@@ -120,7 +129,9 @@ def add(
     version: str,
     index: int | None,
     attempt: int,
-    min_runtime: int,
+    min_runtime: int | None,
+    runtime_file: Path | None,
+    runtime_index: int | None,
     cohort: int,
     role: str,
     force: bool,
@@ -128,11 +139,18 @@ def add(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add IMAGE as a release and publish it."""
+    """Add IMAGE as a release and publish it, alone or with the runtime that it needs."""
+    if runtime_index is not None and runtime_file is None:
+        raise click.UsageError("--runtime-index goes with --runtime")
+    if min_runtime is not None and runtime_file is not None:
+        raise click.UsageError("--runtime or --min-runtime: the former says both")
     with told():
-        if not force:
-            check_board(board)
+        definition = find_board(board, force and runtime_file is None)
         repository = open_repository(repo, keys)
+        if runtime_file is not None and definition is not None:
+            min_runtime = repository.add_runtime(
+                runtime_file, board=definition, version=version, index=runtime_index
+            )
         number = repository.add(
             image,
             board=board,
@@ -140,15 +158,19 @@ def add(
             role=role,
             index=index,
             attempt=attempt,
-            min_runtime=min_runtime,
+            min_runtime=min_runtime or 0,
             cohort=cohort,
+            cabled=definition is not None and definition.esp32 is None,
         )
         result, lines = finish(repository, stage, dry_run)
     done = "staged" if stage else "checked" if dry_run else "published"
     said = f"{board}: release {number} ({version}) {done}"
     if role != "targets":
         said += f" for the cohort {role}"
+    if min_runtime:
+        said += f"; it needs runtime {min_runtime}"
     names = {"board": board, "index": number, "version": version, "role": role}
+    names["min_runtime"] = min_runtime or 0
     say(as_json, {**names, **result}, *lines, said)
 
 
@@ -160,6 +182,7 @@ def add(
 @click.option("--cohort", type=int, help="Percentage of the boards that is offered it.")
 @click.option("--abort/--no-abort", default=None, help="Stop staging and trials of it.")
 @for_role
+@for_kind
 @how
 @as_json
 def change(
@@ -171,19 +194,26 @@ def change(
     cohort: int | None,
     abort: bool | None,
     role: str,
+    kind: str,
     stage: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Widen the cohort of a release, abort it, or lift its rejection; publishes."""
+    """Widen the cohort of a release, abort it, or lift its rejection; publishes.
+
+    A runtime has an index of its own: --kind runtime.
+    """
     with told():
         repository = open_repository(repo, keys)
         if attempt is None and cohort is None and abort is None:
             raise ReleaseError("change", "nothing to change", "--attempt, --cohort or --abort")
-        repository.change(board, index, role=role, attempt=attempt, cohort=cohort, abort=abort)
-        custom = dict(repository.entry(board, index, role).custom)
+        repository.change(
+            board, index, role=role, kind=kind, attempt=attempt, cohort=cohort, abort=abort
+        )
+        custom = dict(repository.entry(board, index, role, kind).custom)
         result, lines = finish(repository, stage, dry_run)
-    said = [f"{board}: release {index} changed"] if result["published"] else []
+    what = "release" if kind == APP else kind
+    said = [f"{board}: {what} {index} changed"] if result["published"] else []
     say(as_json, {**custom, **result}, *lines, *said)
 
 
@@ -440,12 +470,15 @@ def status(repo: Path, keys: Path, as_json: bool, ics: Path | None) -> None:
             f"{row.left.days} days" if row.left > timedelta(0) else "expired",
             style=style,
         )
-    names = ("board", "index", "version", "attempt", "cohort", "abort")
+    names = ("board", "release", "version", "attempt", "cohort", "abort")
     second = Table("role", *names, "bytes")
     for entry in releases:
         custom = entry.get("custom", {})
+        shown = {**custom, "release": f"{custom.get('kind', '')} {custom.get('index', '')}"}
+        if custom.get("min_runtime"):
+            shown["release"] += f", on runtime {custom['min_runtime']}"
         second.add_row(
-            entry["role"], *(str(custom.get(name, "")) for name in names), str(entry["length"])
+            entry["role"], *(str(shown.get(name, "")) for name in names), str(entry["length"])
         )
     console = Console()
     console.print(table)

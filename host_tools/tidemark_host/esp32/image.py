@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tidemark_host.esp32.flash import Flash, Region
@@ -60,6 +60,7 @@ class Chip:
 ESP32 = Chip(0, ((0x3F400000, 0x3F800000), (0x400D0000, 0x40400000)), 0x3FFB0000, 300)
 ESP32_S3 = Chip(9, ((0x3C000000, 0x3E000000), (0x42000000, 0x44000000)), 0x3FC90000, 2)
 ESP32_C3 = Chip(5, ((0x3C000000, 0x3C800000), (0x42000000, 0x42800000)), 0x3FC90000, 4)
+CHIPS: Mapping[str, Chip] = {"esp32": ESP32, "esp32s3": ESP32_S3, "esp32c3": ESP32_C3}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +15,6 @@ from typing import Any, Self, TypeVar
 
 from tidemark_host import protocol
 from tidemark_host.boards.base import Board, Cut, Line, Operation, Reset
-from tidemark_host.boards.nor import NorFlash
 from tidemark_host.factory import factory_image
 from tidemark_host.faults.oracle import Oracle
 from tidemark_host.faults.proxy import Network, Proxy
@@ -25,7 +23,8 @@ from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
 from tidemark_host.gateway.view import GatewayView
-from tidemark_host.hil import images, processes, waiting
+from tidemark_host.hil import images, processes, records, waiting
+from tidemark_host.hil.records import Event
 from tidemark_host.hil.targets import CONSOLE, PEEK, POWER, Target, power_cycle
 from tidemark_host.hil.upstream import UpstreamReader
 from tidemark_host.hil.waiting import HOST, SiteError, Timeout, free_port
@@ -49,18 +48,6 @@ class Snapshot:
     public: bytes
     broker_port: int
     mirror_port: int
-
-
-@dataclass(frozen=True)
-class Event:
-    """A record of a board's evidence ring. `chained`: its hash continues the record before it."""
-
-    number: int
-    code: str
-    detail: bytes
-    epoch: int
-    cause: str
-    chained: bool
 
 
 class Site:
@@ -275,19 +262,53 @@ class Site:
         base = {"period_ms": self.target.period_ms, **settings}
         return build_image([self.firmware / "agent", folder], base, self.folder / f"{name}.romfs")
 
-    def release(self, version: str, image: Path) -> int:
-        """Sign and publish an image; returns its release index."""
-        index = self.repository.add(image, board=self.definition.name, version=version)
+    def release(
+        self,
+        version: str,
+        image: Path,
+        *,
+        runtime: bytes | Path | None = None,
+        runtime_index: int | None = None,
+        check_runtime: bool = True,
+    ) -> int:
+        """Sign and publish an image; returns its release index.
+
+        runtime: published with it, as the runtime that it needs; without it, `runtime_index` is
+        one that was published before. check_runtime: False takes one that no board would start.
+        """
+        board = self.definition
+        if runtime is not None:
+            runtime_index = self.repository.add_runtime(
+                runtime,
+                board=board,
+                version=version,
+                index=runtime_index,
+                check_image=check_runtime,
+            )
+        least, cabled = runtime_index or 0, board.esp32 is None
+        index = self.repository.add(
+            image, board=board.name, version=version, min_runtime=least, cabled=cabled
+        )
         self.repository.publish()
         self.note(f"release {index} ({version}) published, {image.stat().st_size} bytes")
         return index
 
     async def publish(
-        self, version: str, fault: str = "good", table: int = 4096, **settings: Any
+        self,
+        version: str,
+        fault: str = "good",
+        table: int = 4096,
+        *,
+        runtime: bytes | Path | None = None,
+        runtime_index: int | None = None,
+        check_runtime: bool = True,
+        **settings: Any,
     ) -> int:
-        """Build an image, sign and publish it; returns its release index."""
+        """Build an image, sign and publish it, with a runtime as `release` does; returns its
+        release index."""
         image = await asyncio.to_thread(self.image, f"v{version}", fault, table, **settings)
-        return self.release(version, image)
+        named: dict[str, Any] = {"runtime_index": runtime_index, "check_runtime": check_runtime}
+        return self.release(version, image, runtime=runtime, **named)
 
     # -- the board
 
@@ -409,46 +430,19 @@ class Site:
 
         Reads a copy of the flash with the firmware's own code: what a board would find at boot.
         """
-        region = self._copy("outbox")
-        from tidemark.outbox import Outbox
-
-        outbox: Any = Outbox(region)
-        count: int = outbox.recover()
-        return {(epoch, index) for _, epoch, index, _ in outbox.pending(limit=count)}
+        return records.stored_readings(self._copy("outbox"))
 
     def evidence(self) -> list[Event]:
         """Return what the board's evidence ring holds, oldest first; `chained` False: a gap.
 
         Read from the flash with the firmware's own code, the board's running or not.
         """
-        region = self._copy("evidence")
-        from tidemark import evidence as firmware_evidence
-
-        evidence: Any = firmware_evidence
-        ring: Any = evidence.Evidence(region)
-        last: int = ring.recover()
-        events: list[Event] = []
-        before: tuple[int, bytes] | None = None
-        for number in range(int(ring.oldest()), last + 1):
-            raw: bytes = ring.read(number, 1)
-            if not raw:
-                continue
-            parts: tuple[Any, ...] = evidence.parse(raw)
-            follows = bool(evidence.follows(raw, before[1] if before else None))
-            chained = follows if before and before[0] == number - 1 else number == 1 or not before
-            events.append(Event(number, parts[2], bytes(parts[3]), parts[4], parts[7], chained))
-            before = number, parts[9]
-        return events
+        return records.events(self._copy("evidence"))
 
     def _copy(self, name: str) -> Any:
         """Return a copy of a flash region as the firmware's own `Region`."""
-        if str(self.firmware) not in sys.path:
-            sys.path.append(str(self.firmware))
-        from tidemark.flash import Region
-
         region = self.definition.regions[name]
-        flash = NorFlash(bytearray(self.read_flash(region.offset, region.size)))
-        return Region(flash, 0, region.size)
+        return records.region(self.firmware, self.read_flash(region.offset, region.size))
 
     def claims(self) -> dict[str, Any]:
         """Return the last verified claims of the board."""

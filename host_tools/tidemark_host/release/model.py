@@ -19,6 +19,7 @@ from tidemark_host.release.errors import ReleaseError
 MAX_INDEX = 0xFFFF_FFFF
 MAX_ATTEMPT = 65_535
 MAX_VERSION = 24
+APP, RUNTIME = "app", "runtime"  # `kind` in `custom`
 _DAY = timedelta(days=1)
 
 Custom = dict[str, Any]
@@ -59,6 +60,17 @@ def app_path(board: str, index: int, cohort: str = "") -> str:
     return f"{cohort}/{path}" if cohort else path
 
 
+def runtime_path(board: str, index: int) -> str:
+    """Return the target path of a runtime. A board asks for it by index, when a release needs
+    it."""
+    return f"{board}/runtime-{index}.bin"
+
+
+def target_path(kind: str, board: str, index: int, cohort: str = "") -> str:
+    """Return the target path of a release of `kind` ("app", "runtime")."""
+    return runtime_path(board, index) if kind == RUNTIME else app_path(board, index, cohort)
+
+
 def custom_of(entry: TargetFile) -> Mapping[str, Any]:
     custom = entry.custom
     return cast("Mapping[str, Any]", custom) if isinstance(custom, dict) else {}
@@ -71,7 +83,7 @@ def check_custom(custom: Mapping[str, Any]) -> None:
     if " " in version:
         raise ReleaseError("version", "a version has no blanks")
     for name, most in (("attempt", MAX_ATTEMPT), ("min_runtime", MAX_INDEX), ("cohort", 100)):
-        if not 0 <= cast("int", custom[name]) <= most:
+        if not 0 <= cast("int", custom.get(name, 0)) <= most:
             raise ReleaseError(name.replace("_", "-"), f"{name} is 0 to {most}")
 
 

@@ -26,26 +26,27 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from tidemark_host.release import calendar, delegations, listing, staging
+from tidemark_host.boardfile import Board
+from tidemark_host.release import calendar, delegations, listing, runtimes, staging
 from tidemark_host.release.errors import ReleaseError
-from tidemark_host.release.files import read_image, write
+from tidemark_host.release.files import MAX_ROOT_SIZE, check_size, read_image, write
 from tidemark_host.release.keys import ROLES, KeyStore
 from tidemark_host.release.listing import FLEET, KEEP
 from tidemark_host.release.model import (
+    APP,
+    RUNTIME,
     Custom,
     Lifetimes,
     app_path,
     check_custom,
     custom_of,
     meta_file,
+    runtime_path,
+    target_path,
 )
 from tidemark_host.release.state import State
 
-# root.json goes into a board's write-once sector, beside the identity's public key.
-MAX_ROOT_SIZE = 3072
-# What the board's client takes, bytes (firmware/tidemark/tuf.py, Limits).
-MAX_TARGETS_SIZE = 32_768
-__all__ = ["KEEP", "MAX_ROOT_SIZE", "Repository"]
+__all__ = ["KEEP", "MAX_ROOT_SIZE", "Repository", "app_path"]
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -116,25 +117,27 @@ class Repository(State):
         cohort: int = 100,
         abort: bool = False,
         check_image: bool = True,
+        cabled: bool = False,
     ) -> int:
         """Add an application image as a release of `board`; returns its index.
 
         role: who signs it: a delegated role's reach the boards of its cohort only. index: above
         all former ones of the board, or that of a cohort's release of the same image, which then
         goes to all; None takes the next. cohort: percentage of the boards that is offered it.
-        check_image: refuse what no board could start; without it any bytes are taken, for tests.
-        Raises ReleaseError: `index`, `version`, `board`, `attempt`, `min-runtime`, `cohort`,
-        `image`, `role`.
+        min_runtime: a published runtime's index, unless `cabled`: runtimes of such boards change
+        over a cable only. check_image: refuse what no board could start; without it any bytes are
+        taken, for tests. Raises ReleaseError: `index`, `version`, `board`, `attempt`,
+        `min-runtime`, `runtime-missing`, `cohort`, `image`, `role`.
         """
         data = read_image(image, check_image)
         digest = hashlib.sha256(data).hexdigest()
-        targets = self._listing(role)
+        self._listing(role)
         if not board.isascii() or not board.replace("_", "").replace("-", "").isalnum():
             raise ReleaseError("board", f"{board!r} is no board's name")
         index = listing.pick_index(self.listings, role, board, index, digest)
         custom: Custom = {
             "board": board,
-            "kind": "app",
+            "kind": APP,
             "index": index,
             "version": version,
             "attempt": attempt,
@@ -143,12 +146,50 @@ class Repository(State):
             "abort": abort,
         }
         check_custom(custom)
-        path = app_path(board, index, listing.cohort_of(role))
+        if not cabled:
+            listing.check_runtime(self.targets, board, min_runtime)
+        self._put(role, custom, data)
+        return index
+
+    def add_runtime(
+        self,
+        file: Path | bytes,
+        *,
+        board: Board,
+        version: str,
+        index: int | None = None,
+        attempt: int = 0,
+        cohort: int = 100,
+        abort: bool = False,
+        check_image: bool = True,
+    ) -> int:
+        """Add a runtime (an ESP-IDF application image) of `board` to the fleet's releases; returns
+        its index.
+
+        Boards take it together with a release that has its index as `min_runtime`. index: above
+        all former ones; None takes what the image says, or the next. The same image again changes
+        nothing. check_image: refuse what the board could not start, and what was built with
+        another index. Raises ReleaseError: `index`, `version`, `attempt`, `cohort`, `runtime`.
+        """
+        data, index = runtimes.read(file, board, index, check_image)
+        digest = hashlib.sha256(data).hexdigest()
+        index = listing.pick_runtime(self.targets, board.name, index, digest)
+        if runtime_path(board.name, index) in self.targets.targets:
+            return index
+        names: Custom = {"board": board.name, "kind": RUNTIME, "index": index, "version": version}
+        custom = {**names, "attempt": attempt, "cohort": cohort, "abort": abort}
+        check_custom(custom)
+        self._put(FLEET, custom, data)
+        return index
+
+    def _put(self, role: str, custom: Custom, data: bytes) -> None:
+        board, index = str(custom["board"]), int(custom["index"])
+        path = target_path(str(custom["kind"]), board, index, listing.cohort_of(role))
+        digest = hashlib.sha256(data).hexdigest()
         entry = TargetFile(len(data), {"sha256": digest}, path, {"custom": custom})
-        listing.put(targets, role, board, index, entry)
+        listing.put(self.listings, role, board, index, entry)
         self._images[self._file(entry)] = data
         self._dirty.add(role)
-        return index
 
     def change(
         self,
@@ -156,6 +197,7 @@ class Repository(State):
         index: int,
         *,
         role: str = FLEET,
+        kind: str = APP,
         attempt: int | None = None,
         cohort: int | None = None,
         abort: bool | None = None,
@@ -164,7 +206,7 @@ class Repository(State):
 
         Raises ReleaseError: `no-release`; `attempt` for one that does not rise; `cohort`.
         """
-        entry = self.entry(board, index, role)
+        entry = self.entry(board, index, role, kind)
         custom = dict(custom_of(entry))
         if attempt is not None and attempt <= cast("int", custom["attempt"]):
             least = cast("int", custom["attempt"]) + 1
@@ -178,13 +220,20 @@ class Repository(State):
         entry.unrecognized_fields["custom"] = custom
         self._dirty.add(role)
 
-    def withdraw(self, board: str, index: int, role: str = FLEET) -> None:
+    def withdraw(self, board: str, index: int, role: str = FLEET, kind: str = APP) -> None:
         """Take a release out of the metadata; its index stays used.
 
         Boards that run it keep running it; to undo it, release a newer one. Raises ReleaseError
-        `no-release`.
+        `no-release`, `runtime-needed` for a runtime that a release asks for.
         """
-        del self._listing(role).targets[self.entry(board, index, role).path]
+        entry = self.entry(board, index, role, kind)
+        if kind == RUNTIME and index in listing.needed_runtimes(self.listings, board):
+            raise ReleaseError(
+                "runtime-needed",
+                f"a release of {board} needs runtime {index}",
+                "withdraw or abort that release first",
+            )
+        del self._listing(role).targets[entry.path]
         self._dirty.add(role)
 
     # -- who signs
@@ -418,7 +467,7 @@ class Repository(State):
                 for signer in self._signers(role):
                     staging.add_signature(metadata, signer)
             data = metadata.to_bytes(JSONSerializer(compact=True))
-            _check_size(role, len(data))
+            check_size(role, len(data))
             version = cast("Signed", metadata.signed).version
             name = "timestamp.json" if role == "timestamp" else f"{version}.{role}.json"
             files[self.metadata_dir / name] = data
@@ -448,17 +497,3 @@ class Repository(State):
             for keyid in usable[: entry.threshold]:
                 chosen[keyid] = here[keyid]
         return list(chosen.values())
-
-
-def _check_size(role: str, size: int) -> None:
-    """Raises ReleaseError: `root-size`, `targets-size` for a file that no board takes."""
-    if role == "root" and size > MAX_ROOT_SIZE:
-        raise ReleaseError(
-            "root-size",
-            f"root.json has {size} bytes, above {MAX_ROOT_SIZE}",
-            "use fewer root keys or a lower threshold",
-        )
-    if role not in ("root", *staging.ONLINE) and size > MAX_TARGETS_SIZE:
-        raise ReleaseError(
-            "targets-size", f"{role}.json has {size} bytes, above {MAX_TARGETS_SIZE}"
-        )

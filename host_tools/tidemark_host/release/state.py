@@ -18,7 +18,7 @@ from tidemark_host.release import delegations, listing
 from tidemark_host.release.errors import ReleaseError
 from tidemark_host.release.keys import ROLES, KeyStore
 from tidemark_host.release.listing import FLEET
-from tidemark_host.release.model import Lifetimes, RoleStatus
+from tidemark_host.release.model import APP, Lifetimes, RoleStatus
 
 
 @dataclass
@@ -158,21 +158,21 @@ class State:
         """Return the newest published root.json: what provisioning writes to a board."""
         return self.path("root").read_bytes()
 
-    def indices(self, board: str, role: str = FLEET) -> list[int]:
-        """Return the release indices of a board that a role names, rising."""
-        return listing.indices(self._listing(role), role, board)
+    def indices(self, board: str, role: str = FLEET, kind: str = APP) -> list[int]:
+        """Return the release indices of a board and kind that a role names, rising."""
+        return listing.indices(self._listing(role), role, board, kind)
 
-    def target_path(self, board: str, index: int, role: str = FLEET) -> Path:
+    def target_path(self, board: str, index: int, role: str = FLEET, kind: str = APP) -> Path:
         """Return the file of a release. Raises ReleaseError `no-release`, `role`."""
-        return self._file(self.entry(board, index, role))
+        return self._file(self.entry(board, index, role, kind))
 
     def _file(self, entry: TargetFile) -> Path:
         folder, _, name = entry.path.rpartition("/")
         return self.targets_dir / folder / f"{entry.hashes['sha256']}.{name}"
 
-    def entry(self, board: str, index: int, role: str = FLEET) -> TargetFile:
+    def entry(self, board: str, index: int, role: str = FLEET, kind: str = APP) -> TargetFile:
         """Return what a role says of a release. Raises ReleaseError `no-release`, `role`."""
-        return listing.entry(self._listing(role), role, board, index)
+        return listing.entry(self._listing(role), role, board, index, kind)
 
     def _listing(self, role: str) -> Targets:
         """Return a targets role; a delegated one that has published nothing yet begins here."""
