@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import struct
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tidemark_host.boardfile import Board, parse_board
+from tidemark_host.boardfile import Board, parse_board, runtime_mark
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32.bootloader import Bootloader, Layout
 from tidemark_host.esp32.flash import Region
@@ -21,6 +21,7 @@ from tidemark_host.esp32.image import ESP32, ImageError, Segment, make_image, ve
 from tidemark_host.esp32.ota_ops import OtaError, OtaOps
 from tidemark_host.esp32.otadata import OtadataError
 
+NAME = "SIMULATED_ESP32"
 # As boards/TIDEMARK_ESP32, in the smallest flash that ESP-IDF has a setting for; the regions of
 # the base as small as those of the board in world.py.
 _BOARD = """
@@ -62,9 +63,8 @@ heap = 262144
 """
 RTC_WATCHDOG_MS = 9000  # boards/esp32/sdkconfig.tidemark: bootloader and start-up code
 OPERATION_MS = 23  # of the bootloader: an erase and a program are two
-_MARK = b"SIMULATED RUNTIME"
-_HEAD = struct.Struct("<20sII")  # mark, index, whether it reaches stage 0
-_HEAD_AT = 32  # behind the headers of image and segment
+_HANGS = b"hangs"
+_MARK = re.compile(re.escape(runtime_mark(NAME, 0)).replace(b"0", rb"(\d+)") + b"(hangs)?")
 _FILLER = 4608  # bytes: with the header more than one sector
 
 
@@ -79,19 +79,18 @@ class Runtime:
 
 def runtime(index: int, sound: bool = True) -> Runtime:
     """Make a runtime: bytes that the bootloader takes, of what the world runs in their place."""
-    blocks = (
-        hashlib.sha256(f"{index} {sound} {n}".encode()).digest() for n in range(_FILLER // 32)
-    )
-    content = _HEAD.pack(_MARK, index, sound) + b"".join(blocks)
+    blocks = (hashlib.sha256(f"{index} {n}".encode()).digest() for n in range(_FILLER // 32))
+    content = runtime_mark(NAME, index) + (b"" if sound else _HANGS)
+    content = content.ljust(64) + b"".join(blocks)
     return Runtime(index, sound, make_image([Segment(ESP32.ram, content)]))
 
 
 def read(image: bytes) -> tuple[int, bool]:
     """Return index and soundness of a runtime. Raises ValueError if `runtime` did not make it."""
-    mark, index, sound = _HEAD.unpack_from(image, _HEAD_AT)
-    if mark.rstrip(b"\0") != _MARK:
+    found = _MARK.search(image)
+    if not found:
         raise ValueError("no runtime of the simulated board")
-    return index, bool(sound)
+    return int(found[1]), not found[2]
 
 
 def make_board() -> Board:

@@ -19,7 +19,7 @@ from tidemark_host.release import KeyStore, Repository, app_path
 from tidemark_host.romfs import build_image
 from tidemark_host.toolchain_build import firmware_dir
 
-PLAIN, ESP32 = "SIMULATED", "SIMULATED_ESP32"  # names of boards
+PLAIN = "SIMULATED"
 # As boards/VIRTUAL, with regions so small that they wrap within a scenario, and a quicker trial.
 _BOARD = """
 name = "SIMULATED"
@@ -78,6 +78,14 @@ def tasks(base, _tasks=tasks):
 
     return _tasks(base) + [Task("history", lambda: bytearray(1 << 20), 1, 60000)]
 """
+# Healthy in the boot that the update's reset began, and in no other.
+_BRITTLE = """
+
+def tasks(base, _tasks=tasks):
+    if base.cause == "power-on":
+        raise ValueError("an old fault")
+    return _tasks(base)
+"""
 IMAGES: Mapping[str, str] = {
     "first": "",
     "good": "",
@@ -86,8 +94,19 @@ IMAGES: Mapping[str, str] = {
     "unwell": FAULTS["unwell"],
     "stalls": _STALLS,
     "hoards": _HOARDS,
+    "brittle": _BRITTLE,
 }
-RUNTIMES = (esp32.runtime(1), esp32.runtime(2), esp32.runtime(2, sound=False))
+OLD_RUNTIME, NEW_RUNTIME = esp32.runtime(1), esp32.runtime(2)
+HANGING_RUNTIME = esp32.runtime(2, sound=False)
+RUNTIMES = (OLD_RUNTIME, NEW_RUNTIME, HANGING_RUNTIME)
+# On an ESP32 release 2 comes with runtime 2: by mirror, the image and the runtime.
+PAIRS: Mapping[str, tuple[str, esp32.Runtime]] = {
+    "pair": ("good", NEW_RUNTIME),
+    "pair-hangs": ("good", HANGING_RUNTIME),
+    "pair-unwell": ("unwell", NEW_RUNTIME),
+    "pair-brittle": ("brittle", NEW_RUNTIME),
+}
+RUNTIME_OF = {1: OLD_RUNTIME.index, 2: NEW_RUNTIME.index}  # by release
 
 
 @dataclass(frozen=True)
@@ -146,7 +165,7 @@ def make_setting(folder: Path) -> Setting:
         repository.publish()
         factory = factory_image(board, base, app_path(board.name, 1))
         if board.esp32:
-            factory = esp32.with_runtime(board, factory, RUNTIMES[0].image)
+            factory = esp32.with_runtime(board, factory, OLD_RUNTIME.image)
         (own / "factory.bin").write_bytes(factory)
         (own / "root.json").write_bytes(repository.root_bytes())
     (folder / _WALL).write_text(str(time.time()))

@@ -16,7 +16,7 @@ from tests.powercut.life import Life, Prompt, Restart
 from tests.powercut.network import BROKER, BROKER_PORT, MIRROR, Network
 from tests.powercut.oracle import Oracle
 from tests.powercut.pairs import Pairs
-from tests.powercut.setting import MANY, PLAIN, RUNTIMES, Setting
+from tests.powercut.setting import MANY, PLAIN, RUNTIME_OF, RUNTIMES, Setting
 from tidemark_host import protocol
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.nor import OLD
@@ -48,13 +48,14 @@ class World:
         self.life.before = self._before
         self.life.tick = self._tick
         self.oracle = Oracle(self.board, images=tuple(setting.images.values()))
-        places = [(r.name, r.offset, r.end) for r in self.board.regions.values()]
+        regions = self.board.regions.values()
+        places = [(r.name, r.offset, r.end) for r in regions if r.name != "runtime"]
         if self.board.esp32:
             rows = self.board.esp32.partitions
             chips = [row for row in rows if row.label in ("otadata", "ota_0", "ota_1")]
             places = [*places, *((row.label, row.offset, row.end) for row in chips)]
             layout = layout_of(self.board)
-            self.oracle.pairs = Pairs(layout, RUNTIMES, {1: 1})
+            self.oracle.pairs = Pairs(layout, RUNTIMES, RUNTIME_OF)
         self._places = places
         self._images = [(start, end) for name, start, end in places if name in _IMAGES]
         self.core = Core(
