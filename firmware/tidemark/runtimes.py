@@ -1,6 +1,6 @@
-# Which runtime goes with which application, on boards with two slots for each: a state machine over
-# the journal and the port's slots. Release = application + runtime, confirmed and undone together
-# (docs/esp32-runtime.md). The application's own state is in slots.py.
+# Which runtime goes with which application, on boards with two slots for each: a state machine
+# over the journal and the port's slots. Release = application + runtime, confirmed and undone
+# together (docs/esp32-runtime.md). The application's own state is in slots.py.
 
 import hashlib
 

@@ -4,8 +4,8 @@
 # A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading
 # zeros, and carries in `custom`: board, kind, index, version, attempt, min_runtime, cohort
 # (percentage), abort. A release for the boards of one named cohort only has the path
-# `<cohort>/<board>/app-<index>.romfs`. A runtime is `<board>/runtime-<index>.bin` of kind runtime; no
-# board takes one for itself, only with an application whose min_runtime is its index.
+# `<cohort>/<board>/app-<index>.romfs`. A runtime is `<board>/runtime-<index>.bin` of kind runtime;
+# a board takes none by itself, only with an application whose min_runtime is its index.
 
 import hashlib
 

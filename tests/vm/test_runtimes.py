@@ -1,5 +1,5 @@
-# The two runtime slots and the journal: what is refused, what is journalled before what. Whole lives
-# with power cuts, over the host's model of bootloader and esp_ota_ops, are in
+# The two runtime slots and the journal: what is refused, what is journalled before what. Whole
+# lives with power cuts, over the host's model of bootloader and esp_ota_ops, are in
 # tests/esp32/test_runtime_lives.py; this port only keeps ESP-IDF's rules where nothing fails.
 
 import hashlib
