@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.powercut import variants
-from tests.powercut.oracle import Broken
+from tests.powercut.broken import Broken
 from tests.powercut.scenarios import SCENARIOS, Scenario
+from tests.powercut.setting import Setting
 from tests.powercut.variants import Variant
-from tests.powercut.world import Setting, World
+from tests.powercut.world import World
 from tidemark_host.boards.nor import PowerCut
 
 SEED = b"tidemark"
@@ -63,7 +64,7 @@ Progress = Callable[[int], None]
 
 def start(setting: Setting, name: str) -> World:
     """Return a world in which the scenario is about to be driven."""
-    world = World(setting, SEED)
+    world = World(setting, SEED, SCENARIOS[name].board)
     SCENARIOS[name].prepare(world)
     world.state()  # what it imports is not imported anew in each fork
     # Forks share what is there: a collection would touch, and so copy, all of it.

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.powercut import explore, scenarios, variants
+from tests.powercut.broken import Broken
 from tests.powercut.explore import Shard
-from tests.powercut.oracle import Broken
 from tests.powercut.scenarios import SCENARIOS
-from tests.powercut.world import Setting, World, make_setting
+from tests.powercut.setting import Setting, make_setting
+from tests.powercut.world import World
 from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
