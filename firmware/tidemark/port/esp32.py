@@ -2,26 +2,37 @@
 # the application in the one partition that is mapped into memory, the runtime's two slots, causes
 # of resets, RTC memory. docs/esp32.md says what MicroPython's and ESP-IDF's sources were read for.
 
-import _thread
-import errno
 import os
-import select
-import socket
 import struct
 
 import machine
 import vfs
 
 import esp32
-import network
 import tidemark_board
-from tidemark.compat import const, sleep_ms, ticks_add, ticks_diff, ticks_ms
-from tidemark.errors import FlashError, LinkError, StateError, TidemarkError
+from tidemark.compat import const, sleep_ms, ticks_ms
+from tidemark.errors import FlashError, StateError, TidemarkError
 from tidemark.flash import Region
+from tidemark.port import wlan
 from tidemark.port.interrupt import guarded, interrupted, kbd_intr, listen  # noqa: F401
+from tidemark.wifi import Esp32
 
-# RTC_CNTL_RESET_STATE_REG (soc/<chip>/include/soc/rtc_cntl_reg.h): why the boot ROM started.
-_RESET_STATE = 0x3FF48034 if tidemark_board.CHIP == "esp32" else 0x60008038
+# soc/<chip>/include/soc/rtc_cntl_reg.h, RTC_CNTL_..._REG. RESET_STATE: why the boot ROM started;
+# WDTCONFIG0, WDTWPROTECT: the watchdog that the bootloader has started.
+if tidemark_board.CHIP == "esp32":
+    _RESET_STATE = 0x3FF48034
+    _WDTCONFIG0 = 0x3FF4808C
+    _WDTWPROTECT = 0x3FF480A4
+elif tidemark_board.CHIP == "esp32s3":
+    _RESET_STATE = 0x60008038
+    _WDTCONFIG0 = 0x60008098
+    _WDTWPROTECT = 0x600080B0
+else:
+    _RESET_STATE = 0x60008038
+    _WDTCONFIG0 = 0x60008090
+    _WDTWPROTECT = 0x600080A8
+_WDT_WKEY = 0x50D83AA1
+_WDT_EN = 0x80000000
 _PROCPU = const(0x3F)  # RTC_CNTL_RESET_CAUSE_PROCPU
 _CHIP_POWER_ON = const(1)  # soc/reset_reasons.h
 
@@ -33,11 +44,6 @@ _ANY = const(0xFF)  # ESP_PARTITION_SUBTYPE_ANY
 _MEMORY = "<IIII"
 _MAGIC = const(0x544D524B)
 _HALF_SHIFT = const(29)
-
-_ADDRESSES_MAX = const(4)
-_IPPROTO_TCP = const(6)
-_TCP_NODELAY = const(1)
-_RESOLVE_LOOK_MS = const(20)
 
 _timers = []
 _state = {}
@@ -191,11 +197,8 @@ def random(n):
     Its noise is the radio's (esp_random.h): with the radio off the same call returns what can be
     computed. So it is switched on, and looked at. Raises StateError `random-radio`.
     """
-    radio = network.WLAN(network.STA_IF)
-    if not radio.active():
-        radio.active(True)
-        if not radio.active():
-            raise StateError("random-radio", "no random numbers while the radio is off")
+    if not wlan.on():
+        raise StateError("random-radio", "no random numbers while the radio is off")
     return os.urandom(n)
 
 
@@ -274,9 +277,17 @@ def set_marker(n):
 
 
 def arm_watchdog(ms):
-    """Start the watchdog or change its time-out; it never stops before the next hard reset."""
+    """Start the watchdog or change its time-out; it never stops before the next hard reset.
+
+    It takes over from the bootloader's, which runs until here (docs/esp32.md): a runtime that
+    never gets as far is reset, and rolled back.
+    """
     _state["watchdog"] = machine.WDT(timeout=ms)
     feed()
+    memory = machine.mem32
+    memory[_WDTWPROTECT] = _WDT_WKEY
+    memory[_WDTCONFIG0] = memory[_WDTCONFIG0] & ~_WDT_EN
+    memory[_WDTWPROTECT] = 0
 
 
 def feed():
@@ -314,85 +325,15 @@ def start_timer(ms, callback):
 # -- network --------------------------------------------------------------------------------------
 
 
+def radio(ssid, password, country, hostname):
+    """Return the station that joins this network, a wifi.Station."""
+    return wlan.radio(Esp32(), random, ssid, password, country, hostname)
+
+
 def open_socket(host, port, timeout_s):
     """Return a connected stream socket, to be waited for with `select.poll`, not `settimeout`.
 
-    Raises LinkError: `resolve`, `refused`, `timeout`.
+    Raises LinkError: the station's while it is not joined, `resolve`, `refused`, `timeout`. Names
+    are not looked up by lwIP, which asks each server for 7 s while no timer gets a turn.
     """
-    until = ticks_add(ticks_ms(), int(timeout_s * 1000))
-    error = LinkError("resolve", "no address")
-    for entry in _resolve(host, port, until)[:_ADDRESSES_MAX]:
-        sock = socket.socket(entry[0], socket.SOCK_STREAM)
-        try:
-            _connect(sock, entry[-1], until)
-            # Else a PUBLISH behind a PUBACK waits for the peer's delayed acknowledgement.
-            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-            sock.setblocking(True)
-            return sock
-        except (LinkError, OSError) as e:
-            sock.close()
-            error = e if isinstance(e, LinkError) else LinkError("refused", "errno %d" % e.errno)
-    raise error
-
-
-def _resolve(host, port, until):
-    """Addresses of `host`, as socket.getaddrinfo gives them.
-
-    A name is looked up in a thread of its own: lwIP asks each server for 7 s and meanwhile no timer
-    gets a turn, nobody feeds the watchdog (ports/esp32/modsocket.c, lwip/src/core/dns.c).
-    """
-    if all("0" <= c <= "9" or c == "." for c in host):
-        return _look_up(host, port)
-    # Of a look-up that was given up on, the thread goes on until lwIP has an answer.
-    if not _state.get("resolved", True):
-        raise LinkError("resolve", "the last look-up is still under way")
-    box = []
-
-    def work():
-        try:
-            box.append(_look_up(host, port))
-        except LinkError as error:
-            box.append(error)
-        finally:
-            _state["resolved"] = True
-
-    _state["resolved"] = False
-    try:
-        _thread.start_new_thread(work, ())
-    except OSError:
-        _state["resolved"] = True
-        raise LinkError("resolve", "no thread for it")
-    while not _state["resolved"]:
-        if ticks_diff(until, ticks_ms()) <= 0:
-            raise LinkError("resolve", "no answer in time")
-        sleep_ms(_RESOLVE_LOOK_MS)
-    if not box or isinstance(box[0], LinkError):
-        raise box[0] if box else LinkError("resolve", "no memory for it")
-    return box[0]
-
-
-def _look_up(host, port):
-    try:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    except OSError:
-        raise LinkError("resolve", "name not found")
-
-
-def _connect(sock, address, until):
-    sock.setblocking(False)
-    try:
-        sock.connect(address)
-    except OSError as e:
-        if e.errno != errno.EINPROGRESS:
-            raise LinkError("refused", "errno %d" % e.errno)
-    poller = select.poll()
-    # lwIP tells a refusal by POLLHUP, and only who asks for it.
-    poller.register(sock, select.POLLOUT | select.POLLHUP)
-    while True:
-        left = ticks_diff(until, ticks_ms())
-        if left <= 0:
-            raise LinkError("timeout", "no answer to connect")
-        for _, events in poller.poll(left):
-            if events & (select.POLLHUP | select.POLLERR):
-                raise LinkError("refused", "the host refuses or is not there")
-            return
+    return wlan.open_socket(host, port, timeout_s)

@@ -11,10 +11,11 @@ _state = {}
 
 def on():
     """Switch the radio on without joining, if it is off: an ESP32 makes its random numbers of the
-    radio's noise."""
+    radio's noise. Return whether it is on."""
     nic = _nic()
     if not nic.active():
         nic.active(True)
+    return nic.active()
 
 
 def radio(driver, random, ssid, password, country, hostname):

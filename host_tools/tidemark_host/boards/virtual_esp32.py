@@ -94,10 +94,9 @@ class VirtualEsp32Board(VirtualBoard):
 
     @property
     def watchdog_left(self) -> float:
-        """Seconds until the watchdog bites; 0 when it is not armed."""
-        hardware = self._hardware
-        armed = hardware.watchdog_s is not None
-        return max(0.0, hardware.watchdog_due - time.monotonic()) if armed else 0.0
+        """Seconds until one of the chip's watchdogs bites; 0 when none is armed."""
+        due = self._hardware.bites_at()
+        return 0.0 if due is None else max(0.0, due - time.monotonic())
 
     def brownout(self) -> None:
         """Let the supply fall for a moment: the chip resets itself. Raises BoardError `off`."""

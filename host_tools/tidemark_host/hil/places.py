@@ -33,6 +33,7 @@ from tidemark_host.discovery import Found, PortInfo
 from tidemark_host.hil.power import Command, uhubctl
 from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
 from tidemark_host.toolchain_cache import bytes_digest
+from tidemark_host.wifi import Wifi
 
 MAX_FILE = 65_536  # bytes of bench.toml
 MAX_BOARDS = 64
@@ -169,6 +170,7 @@ class SerialTarget:
     patience = 5.0
     period_ms = 100
     exclusive = True
+    wifi: Wifi | None = None
 
     def __init__(self, place: Place) -> None:
         self.place = place

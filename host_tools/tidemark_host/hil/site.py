@@ -357,6 +357,7 @@ class Site:
             keepalive_s=4,
             cohort=cohort,
             trial=BENCH_TRIAL,
+            wifi=self.target.wifi,
         )
 
     async def power_cycle(self) -> str:

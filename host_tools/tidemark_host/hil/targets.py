@@ -11,8 +11,11 @@ from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.wifi import Wifi
 
 HOST = "127.0.0.1"
+# What boards/VIRTUAL_ESP32/modules/chip_network.py has: no secret.
+AIR = Wifi("virtual air", "shared by all of them")
 BOARDS = Path(__file__).parents[3] / "boards"
 
 POWER = "power"  # the supply can be switched
@@ -60,6 +63,11 @@ class Target(Protocol):
         ...
 
     @property
+    def wifi(self) -> Wifi | None:
+        """The network that its boards join, where they have a radio."""
+        ...
+
+    @property
     def exclusive(self) -> bool:
         """Whether there is just one of it, which one worker at a time may hold."""
         ...
@@ -91,6 +99,7 @@ class VirtualTarget:
     period_ms = 40
     abilities = ALL | {FAULTS}
     exclusive = False
+    wifi: Wifi | None = None
 
     def __init__(self) -> None:
         self.definition = load_board(BOARDS / "VIRTUAL" / "board.toml")
@@ -114,6 +123,7 @@ class VirtualEsp32Target(VirtualTarget):
     name = "virtual-esp32"
     patience = 2.0  # the watchdog has twice the time
     abilities = ALL | {FAULTS, RUNTIMES}
+    wifi = AIR
 
     def __init__(self, board: str = "TIDEMARK_ESP32") -> None:
         """`board`: a folder of boards/. Raises BoardError `runtime` where nothing plays it."""
@@ -152,6 +162,7 @@ class EmulatedTarget:
     period_ms = 250
     abilities = ALL | {FAULTS}
     exclusive = False
+    wifi: Wifi | None = None
 
     def __init__(self, board: str = "TIDEMARK_PICO") -> None:
         """`board`: a folder of boards/. Raises BoardError `emulated`."""
