@@ -73,6 +73,7 @@ class Esp32Hardware(Hardware):
         self._layout = Layout(None)
         self._reason = _REASONS["power-on"]
         self._boot_due: float | None = None
+        self._place = (0, 0, 0)  # of a planned cut: start, end, operations until then
 
     def start(self, cause: str, raw: bool = False) -> None:
         """As `Hardware.start`. The bootloader's watchdog runs until an application ends it."""
@@ -159,6 +160,26 @@ class Esp32Hardware(Hardware):
         if frame.arg not in slots:
             raise OtaError("ESP_ERR_INVALID_ARG", f"{frame.arg:#x} is no slot of the runtime")
         ops.set_boot_partition(slots.index(frame.arg))
+
+    def cut_in(self, start: int, size: int, n: int, variant: str) -> None:
+        """Plan a power cut at the `n`-th operation from now (1: the next) in a part of the flash,
+        whoever does it."""
+        self._place = (start, start + size, n)
+        self.variant = variant
+
+    def operate(self, addr: int, data: bytes | None) -> None:
+        """As `Hardware.operate`."""
+        start, end, n = self._place
+        if n and start <= addr < end:
+            self._place = (start, end, n - 1)
+            if n == 1:
+                self.cut_at(1, self.variant, -1, 0)
+        super().operate(addr, data)
+
+    def power_off(self) -> None:
+        """As `Hardware.power_off`."""
+        super().power_off()
+        self._place = (0, 0, 0)
 
     def _flash(self, frame: Frame) -> str:
         """As `Hardware._flash`; what ESP-IDF keeps an application from is out of reach.
