@@ -137,7 +137,7 @@ def command(
             answer = provision.finish(console, anchors, link)
             if device.cohort != cohort:
                 inventory.assign(device.id, cohort)
-            console.exec("from tidemark import provision; provision.leave()")
+            provision.leave(console)
     except provision.ProvisionError as error:
         hint = _HINTS.get(error.code, "")
         raise click.ClickException(f"the board refused: {error}. {hint}") from error
