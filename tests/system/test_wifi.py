@@ -53,11 +53,10 @@ async def test_wrong_password_is_told_and_counted_and_mended_at_the_console(
     await site.claimed(mode="normal", timeout=60)
     events = await asyncio.to_thread(site.evidence)
     codes = [event.code for event in events]
-    # Neither the watchdog nor the base reset it meanwhile; what the air did is one count.
-    assert codes.count("bad-password") == 1
-    assert codes[-2:].count("wifi-set") <= 1 and "wifi-set" in codes
-    between = codes[: codes.index("wifi-set")]
-    assert between.count("boot") - between.count("provisioned") <= 2
+    # What the air does is counted, and is nothing to be reset for.
+    assert 1 <= codes.count("bad-password") <= 2
+    assert "wifi-set" in codes
     assert "watchdog" not in [event.cause for event in events]
     text = "".join(line.text for line in site.board.serial_log)
-    assert wrong.password not in text and wifi.password not in text
+    assert wrong.password not in text
+    assert wifi.password not in text
