@@ -1,4 +1,4 @@
-"""How a verb is told a WiFi network: the same options everywhere, and never the password itself."""
+"""How a verb is told a WiFi network: everywhere by the same options, never the password itself."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def _password(file: Path) -> str:
     if str(file) != "-":
         return read_password(file)
     if sys.stdin.isatty():
-        return cast("str", click.prompt("WiFi password", hide_input=True, err=True))
+        return click.prompt("WiFi password", hide_input=True, err=True)
     return read_password(sys.stdin.buffer)
