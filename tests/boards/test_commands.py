@@ -15,17 +15,24 @@ from click.testing import CliRunner, Result
 from tests.boards.conftest import Desk
 from tests.boards.usb_serial import Port, wait
 from tidemark_host import bootsel, discovery, flashing, remote
-from tidemark_host.boardfile import Board
 from tidemark_host.boards.repl import Repl
-from tidemark_host.cli import flash, provision
+from tidemark_host.cli import flash, provision, wifi
 from tidemark_host.discovery import Found, Nickname, keep_name
-from tidemark_host.flashing import Bench, FlashingError, Image, flash_esp32
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import Inventory
-from tidemark_host.provision import Anchors, Born, LinkSettings, ProvisionError, begin, finish
+from tidemark_host.provision import (
+    Anchors,
+    Born,
+    LinkSettings,
+    ProvisionError,
+    begin,
+    finish,
+    set_wifi,
+)
 from tidemark_host.release import Repository
 from tidemark_host.uf2_file import encode
+from tidemark_host.wifi import Wifi
 
 
 def run(verb: Any, *words: str | Path) -> Result:
@@ -131,6 +138,29 @@ def test_board_with_a_radio_refuses_to_be_left_without_a_network(owner: Owner) -
     assert caught.value.code == "no-wifi"
 
 
+def test_network_of_a_provisioned_board_is_changed_and_nothing_else(
+    owner: Owner, network: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = run(wifi, "greenhouse")
+    assert missing.exit_code == 2
+    assert "--wifi-ssid" in missing.output
+    assert "not-provisioned" in run(wifi, "greenhouse", *network).output
+    assert owner.provision().exit_code == 0
+    assert owner.network() is None
+    assert "no-radio" in run(wifi, "greenhouse", *network).output
+
+    def with_radio(console: Repl, network: Wifi) -> str:
+        console.exec("from tidemark import stage0; stage0.base.board.WIFI = True")
+        return set_wifi(console, network)
+
+    monkeypatch.setattr(wifi.provision, "set_wifi", with_radio)
+    done = run(wifi, "greenhouse", *network, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["wifi"]["password"] == "(set)"
+    assert "correct horse" not in done.output
+    assert owner.network() == ["barn", "correct horse", "DE"]
+
+
 def test_board_with_a_radio_gets_a_network_and_its_password_shows_nowhere(
     owner: Owner, network: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,68 +235,6 @@ def test_options_that_exclude_each_other_are_wrong_usage(
 ) -> None:
     for words in (("--index", "1"), ("--runtime", "--repo", str(repository.folder))):
         assert run(flash, f"virtual:{tmp_path}", *words).exit_code == 2
-
-
-# -- ESP32: esptool as a program; here one that keeps a flash in a file
-
-ESPTOOL = """
-import pathlib, sys
-flash, log = pathlib.Path({flash!r}), pathlib.Path({log!r})
-words = sys.argv[1:]
-verb = next(word for word in words if word in ("verify-flash", "write-flash", "chip-id"))
-with log.open("a") as handle:
-    handle.write(" ".join([verb, words[words.index("--after") + 1]]) + "\\n")
-pairs = words[words.index(verb) + 1 :]
-content = bytearray(flash.read_bytes()) if flash.is_file() else bytearray(b"\\xff" * 65536)
-for offset, name in zip(pairs[::2], pairs[1::2]):
-    data, at = pathlib.Path(name).read_bytes(), int(offset, 16)
-    if verb == "write-flash":
-        content[at : at + len(data)] = data
-    elif content[at : at + len(data)] != data:
-        sys.exit("Verification failed (digest mismatch)")
-flash.write_bytes(content)
-"""
-
-
-def test_esp32_is_flashed_once_and_then_skipped(virtual: Board, tmp_path: Path) -> None:
-    import sys
-
-    program, log = tmp_path / "esptool.py", tmp_path / "log"
-    program.write_text(ESPTOOL.format(flash=str(tmp_path / "flash"), log=str(log)))
-    image = Image(virtual, {0x1000: b"boot", 0x8000: b"table"})
-    bench = Bench(esptool=(sys.executable, str(program)))
-    board = Found("/dev/ttyUSB0")
-    first, second = (flash_esp32(board, image, bench) for _ in range(2))
-    assert (first.how, first.skipped, second.how, second.skipped) == (
-        *("esptool", False),
-        *("none", True),
-    )
-    assert (tmp_path / "flash").read_bytes()[0x1000:0x1004] == b"boot"
-    # It leaves the board running, whatever was done.
-    assert log.read_text().split("\n")[:-1] == [
-        "verify-flash no-reset",
-        "write-flash hard-reset",
-        "verify-flash no-reset",
-        "chip-id hard-reset",
-    ]
-
-
-def test_esptool_s_last_words_are_the_error(virtual: Board) -> None:
-    import sys
-
-    bench = Bench(
-        esptool=(sys.executable, "-c", "import sys; sys.exit('no serial data received')")
-    )
-    with pytest.raises(FlashingError, match="no serial data received") as caught:
-        flash_esp32(Found("/dev/ttyUSB0"), Image(virtual, {0: b"x"}), bench)
-    assert caught.value.code == "esptool"
-
-
-def test_stock_esptool_takes_the_words_that_it_is_given(virtual: Board, tmp_path: Path) -> None:
-    # No chip is there: it gets as far as the port, so every word before was understood.
-    port = tmp_path / "ttyUSB0"
-    with pytest.raises(FlashingError, match=r"[Cc]ould not open|[Pp]ort"):
-        flash_esp32(Found(str(port)), Image(virtual, {0: b"x"}), Bench())
 
 
 # -- what a board says of itself

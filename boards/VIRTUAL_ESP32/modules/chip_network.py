@@ -1,36 +1,48 @@
-# `network` of the esp32 port (ports/esp32/network_wlan.c) in an air that has one network, whose
-# access point takes a station at once.
+# `network.WLAN` of a station in an air with one network, for which it takes a moment: what
+# MicroPython 1.25's driver says of it (ports/esp32/network_wlan.c). The sockets are the host's.
 
-SSID = "virtual air"
-KEY = "shared by all of them"
+import time
 
 STA_IF = 0
 AP_IF = 1
-
-# STAT_*, and reasons of esp_wifi_types.h, wifi_err_reason_t.
 STAT_IDLE = 1000
 STAT_CONNECTING = 1001
 STAT_GOT_IP = 1010
-STAT_WRONG_PASSWORD = 202
-STAT_NO_AP_FOUND = 201
 
-_state = {"on": False, "status": STAT_IDLE, "country": "XX", "hostname": "mpy-esp32"}
+_SSID = "bench"
+_KEY = "nobody is kept out"
+_JOIN_MS = 150
+_NO_AP_FOUND = 201
+_HANDSHAKE_TIMEOUT = 204
+_ASSOC_LEAVE = 8
 
-
-def country(code=None):
-    """Two letters, given or told."""
-    if code is not None:
-        _state["country"] = code
-    return _state["country"]
+_state = {"on": False, "began": None, "outcome": 0, "reason": 0, "reconnects": -1}
 
 
-def hostname(name=None):
-    """At most 32 characters, given or told."""
-    if name is not None:
-        if len(name) > 32:
-            raise ValueError()
-        _state["hostname"] = name
-    return _state["hostname"]
+def country(code):
+    """Keep the country: ESP-IDF's default is not changed by it."""
+    if len(code) != 2:
+        raise ValueError
+
+
+def hostname(name):
+    """Keep the name for DHCP."""
+    if len(name) > 32:
+        raise ValueError
+
+
+def _over():
+    """Return whether an attempt has come to its end."""
+    began = _state["began"]
+    if began is None or time.ticks_diff(time.ticks_ms(), began) < _JOIN_MS:
+        return False
+    if _state["outcome"]:
+        # The reason stays until there is an address; by itself the driver begins anew.
+        _state["reason"] = _state["outcome"]
+        _state["began"] = None if _state["reconnects"] == 0 else time.ticks_ms()
+        return _state["began"] is None
+    _state["reason"] = 0
+    return True
 
 
 class WLAN:
@@ -44,40 +56,47 @@ class WLAN:
         if on is not None:
             _state["on"] = bool(on)
             if not on:
-                _state["status"] = STAT_IDLE
+                _state["began"] = None
         return _state["on"]
 
     def connect(self, ssid=None, key=None):
-        self._need()
-        if ssid != SSID:
-            _state["status"] = STAT_NO_AP_FOUND
-        else:
-            _state["status"] = STAT_GOT_IP if key == KEY else STAT_WRONG_PASSWORD
+        if not _state["on"]:
+            raise OSError("Wifi Not Started")
+        if _state["began"] is not None and not _over():
+            raise OSError("Wifi Internal State Error")
+        wrong = _HANDSHAKE_TIMEOUT if key != _KEY else 0
+        _state["outcome"] = _NO_AP_FOUND if ssid != _SSID else wrong
+        _state["began"] = time.ticks_ms()
 
     def disconnect(self):
-        self._need()
-        _state["status"] = STAT_IDLE
+        if not _state["on"]:
+            raise OSError("Wifi Not Started")
+        if _state["began"] is not None:
+            _state["reason"] = _ASSOC_LEAVE
+        _state["began"] = None
 
     def isconnected(self):
-        return _state["status"] == STAT_GOT_IP
+        return _over() and _state["began"] is not None
 
     def status(self, what=None):
-        if what is None:
-            return _state["status"]
-        if what != "rssi":
-            raise ValueError("unknown status param")
-        if not self.isconnected():
-            raise OSError(-0x300F, "ESP_ERR_WIFI_NOT_CONNECT")
-        return -50
+        if what == "rssi":
+            if not self.isconnected():
+                raise OSError("Wifi Not Connected")
+            return -50
+        if self.isconnected():
+            return STAT_GOT_IP
+        if _state["reason"] == _ASSOC_LEAVE:
+            return STAT_IDLE
+        if _state["reason"] == _NO_AP_FOUND:
+            return _NO_AP_FOUND
+        if _state["began"] is not None:
+            return STAT_CONNECTING
+        return _state["reason"] or STAT_IDLE
 
-    def config(self, *names, **values):
-        """`reconnects` and others are taken; the station here never joins by itself."""
+    def config(self, **values):
+        if set(values) != {"reconnects"}:
+            raise ValueError("unknown config param")
+        _state["reconnects"] = values["reconnects"]
 
     def ifconfig(self):
-        # Its network is the host's.
-        address = "127.0.0.1" if self.isconnected() else "0.0.0.0"
-        return (address, "255.0.0.0", address, address)
-
-    def _need(self):
-        if not _state["on"]:
-            raise OSError(-0x3002, "ESP_ERR_WIFI_NOT_STARTED")
+        return ("127.0.0.1", "255.0.0.0", "0.0.0.0", "127.0.0.1")

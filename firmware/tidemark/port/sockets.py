@@ -10,9 +10,6 @@ from tidemark.errors import LinkError
 
 _IPPROTO_TCP = const(6)
 _TCP_NODELAY = const(1)
-_EINTR = const(4)
-# On Linux and on the rp2 port; on an ESP32. MicroPython's errno names neither.
-_EISCONN = (106, 127)
 _DNS_PORT = const(53)
 _ASK_AGAIN_MS = const(1000)
 
@@ -50,21 +47,22 @@ def connect(addresses, until):
 
 def _connect(sock, address, until):
     sock.setblocking(False)
+    try:
+        sock.connect(address)
+    except OSError as e:
+        if e.errno != errno.EINPROGRESS:
+            raise LinkError("refused", "errno %s" % e.errno)
     poller = select.poll()
-    # An ESP32 tells of a refusal to who asks for POLLHUP only.
+    # An ESP32's lwIP tells a refusal by POLLHUP, and only who asks for it.
     poller.register(sock, select.POLLOUT | select.POLLHUP)
     while True:
-        try:
-            sock.connect(address)
-            return
-        except OSError as e:
-            if e.errno in _EISCONN:
-                return
-            if e.errno not in (errno.EINPROGRESS, errno.EALREADY, _EINTR):
-                raise LinkError("refused", "errno %s" % e.errno)
         left = ticks_diff(until, ticks_ms())
-        if left <= 0 or not poller.poll(left):
+        if left <= 0:
             raise LinkError("timeout", "no answer to connect")
+        for _, events in poller.poll(left):
+            if events & (select.POLLHUP | select.POLLERR):
+                raise LinkError("refused", "the host refuses or is not there")
+            return
 
 
 def resolve(name, server, port, until, random):

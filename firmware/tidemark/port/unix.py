@@ -2,9 +2,7 @@
 # file; what changes hardware (program, erase, watchdog, reset, marker) is asked of the host.
 # docs/virtual-board.md has the protocol.
 
-import errno
 import os
-import select
 import socket
 import sys
 import time
@@ -13,7 +11,7 @@ import vfs
 
 from tidemark.compat import const
 from tidemark.errors import FlashError, LinkError, TidemarkError
-from tidemark.port import unix_chip
+from tidemark.port import sockets, unix_chip
 from tidemark.port.unix_chip import (  # noqa: F401
     ask,
     feed,
@@ -29,11 +27,7 @@ _ARM = const(4)
 _MARKER = const(7)
 
 _PAYLOAD_MAX = const(4096)
-_EINTR = const(4)
-_EISCONN = const(106)
 _ADDRESSES_MAX = const(4)
-_IPPROTO_TCP = const(6)
-_TCP_NODELAY = const(1)
 _UINT32_MAX = const(0xFFFFFFFF)
 
 _state = {"marker": 0}
@@ -182,42 +176,12 @@ def open_socket(host, port, timeout_s):
     Wait with `setblocking(False)` and `select.poll`, not `settimeout`: MicroPython begins that
     time-out anew after each signal, and the ticker sends one every 40 ms.
     """
+    until = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     try:
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
         raise LinkError("resolve", "name not found")
-    until = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
-    error = LinkError("resolve", "no address")
-    for entry in found[:_ADDRESSES_MAX]:
-        sock = socket.socket(entry[0], socket.SOCK_STREAM)
-        try:
-            _connect(sock, entry[-1], until)
-            # Else a PUBLISH behind a PUBACK waits for the peer's delayed acknowledgement.
-            sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-            sock.setblocking(True)
-            return sock
-        except LinkError as e:
-            sock.close()
-            error = e
-    raise error
-
-
-def _connect(sock, address, until):
-    sock.setblocking(False)
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT)
-    while True:
-        try:
-            sock.connect(address)
-            return
-        except OSError as e:
-            if e.errno == _EISCONN:
-                return
-            if e.errno not in (errno.EINPROGRESS, errno.EALREADY, _EINTR):
-                raise LinkError("refused", "errno %d" % e.errno)
-        left = time.ticks_diff(until, time.ticks_ms())
-        if left <= 0 or not poller.poll(left):
-            raise LinkError("timeout", "no answer to connect")
+    return sockets.connect([entry[-1] for entry in found[:_ADDRESSES_MAX]], until)
 
 
 def radio(ssid, password, country, hostname):

@@ -10,12 +10,15 @@ _state = {}
 
 
 def on():
-    """Switch the radio on without joining, if it is off: an ESP32 makes its random numbers of the
-    radio's noise. Return whether it is on."""
-    nic = _nic()
-    if not nic.active():
-        nic.active(True)
-    return nic.active()
+    """Switch the radio on without joining, if it is off, and return whether it is on now: an ESP32
+    makes its random numbers of the radio's noise."""
+    try:
+        nic = _nic()
+        if not nic.active():
+            nic.active(True)
+        return nic.active()
+    except OSError:
+        return False
 
 
 def radio(driver, random, ssid, password, country, hostname):

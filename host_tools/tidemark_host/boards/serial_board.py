@@ -85,15 +85,18 @@ class SerialBoard:
         baud: int = BAUD,
         power: PowerSwitch | None = None,
         flasher: Flasher | None = None,
+        lines: Callable[[str], None] | None = None,
     ) -> None:
         """Open the console. `find`: returns the port's name of this moment, "" while it is gone.
 
+        lines: starts the board's firmware by the modem lines of its port, where they lead to it.
         Raises BoardError `absent`.
         """
         self._find = find
         self._baud = baud
         self._power = power
         self._flasher = flasher
+        self._lines = lines
         if not find() and power is None:
             raise BoardError("absent", "the board's port is not there")
         self._port: Any = None
@@ -180,18 +183,34 @@ class SerialBoard:
         self._note("power off")
 
     def reset(self) -> None:
-        """Reset by the REPL; by the supply where no REPL answers and there is a switch."""
+        """Reset by the REPL; where none answers by the port's lines, or a switch of the supply."""
         try:
             with self.repl() as console:
                 self._expect("reset")
                 with contextlib.suppress(BoardError):  # no answer is the answer
                     console.exec(_RESET, 1.0)
         except BoardError:
+            if self._lines is not None:
+                self._note("no REPL: reset by the lines of its port")
+                self.kick()
+                return
             if self._power is None:
                 raise
             self._note("no REPL: power off and on")
             self.power_off()
             self.power_on()
+
+    def kick(self) -> None:
+        """Reset by the lines of its port, whatever it is doing; it starts its firmware.
+
+        Raises BoardError `lines` where they lead nowhere.
+        """
+        name = self._find()
+        if self._lines is None or not name:
+            raise BoardError("lines", "no lines of its port reset this board")
+        self._expect("reset")
+        with self.released():
+            self._lines(name)
 
     def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
         """Cut the supply by the clock, `n` times 4 ms from now: its operations can't be seen."""

@@ -109,8 +109,8 @@ def _meant(config: pytest.Config) -> list[SerialTarget]:
     except places.PlaceError as error:
         raise pytest.UsageError(f"{error.code}: {error}") from error
     wanted = [place for place in found if not name or name in (place.nickname, place.board)]
-    if name and not wanted:
-        raise pytest.UsageError(f"{path} has no board {name}")
+    if name and not wanted and not (places.BOARDS / name / "board.toml").is_file():
+        raise pytest.UsageError(f"{path} has no board {name}, nor has boards/")
     return [SerialTarget(place) for place in wanted]
 
 
@@ -129,7 +129,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     path = config.getoption("--bench") or places.default_path()
     listed = "; ".join(target.describe() for target in _on_desk(config))
-    reason = listed or f"{path} names no board"
+    name = config.getoption("--board-name") or "board"
+    reason = listed or f"{name} is absent: {path} has none"
     pytest.exit(f"no board of the bench is here, nothing was tested: {reason}", returncode=0)
 
 

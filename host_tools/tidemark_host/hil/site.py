@@ -348,10 +348,10 @@ class Site:
     def link_settings(self, cohort: str = DEFAULT_COHORT) -> LinkSettings:
         """Where the board finds this site, and how often it asks."""
         return LinkSettings(
-            HOST,
+            self.target.host,
             self.broker_port,
-            f"http://{HOST}:{self.mirror_port}/metadata/",
-            f"http://{HOST}:{self.mirror_port}/targets/",
+            f"http://{self.target.host}:{self.mirror_port}/metadata/",
+            f"http://{self.target.host}:{self.mirror_port}/targets/",
             update_s=self.update_s,
             report_s=self.report_s,
             keepalive_s=4,

@@ -14,8 +14,6 @@ from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.wifi import Wifi
 
 HOST = "127.0.0.1"
-# What boards/VIRTUAL_ESP32/modules/chip_network.py has: no secret.
-AIR = Wifi("virtual air", "shared by all of them")
 BOARDS = Path(__file__).parents[3] / "boards"
 
 POWER = "power"  # the supply can be switched
@@ -64,7 +62,12 @@ class Target(Protocol):
 
     @property
     def wifi(self) -> Wifi | None:
-        """The network that its boards join, where they have a radio."""
+        """The network that it joins, None where it needs none."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Where it finds the bench's broker and mirror."""
         ...
 
     @property
@@ -94,6 +97,9 @@ def power_cycle(target: Target, board: Board) -> str:
 class VirtualTarget:
     """The virtual board: a process here, with the host's network."""
 
+    wifi: Wifi | None = None
+    host = HOST
+
     name = "virtual"
     patience = 1.0
     period_ms = 40
@@ -121,9 +127,10 @@ class VirtualEsp32Target(VirtualTarget):
     """The virtual ESP32: another flash map, the ESP32's port, and ESP-IDF's bootloader."""
 
     name = "virtual-esp32"
+    # The one in its air: boards/VIRTUAL_ESP32/modules/chip_network.py.
+    wifi = Wifi("bench", "nobody is kept out", "DE")
     patience = 2.0  # the watchdog has twice the time
     abilities = ALL | {FAULTS, RUNTIMES}
-    wifi = AIR
 
     def __init__(self, board: str = "TIDEMARK_ESP32") -> None:
         """`board`: a folder of boards/. Raises BoardError `runtime` where nothing plays it."""
@@ -156,6 +163,9 @@ class VirtualEsp32Target(VirtualTarget):
 
 class EmulatedTarget:
     """The real image in an emulated RP2040: its own clock, and a serial line for a network."""
+
+    wifi: Wifi | None = None
+    host = HOST
 
     name = "emulated"
     patience = 10.0
