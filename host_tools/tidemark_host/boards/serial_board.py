@@ -48,13 +48,20 @@ reset()
 _DUMP = """
 import binascii
 from tidemark import port, stage0
+from tidemark.errors import FlashError
 _flash = port.select().flash()
 _blank = b"\\xff" * 2048
 def _full(start, size):
     base = stage0.base
     base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
     for at in range(start, start + size, 2048):
-        if bytes(_flash.view(at, min(2048, start + size - at))) != _blank[:start + size - at]:
+        try:
+            part = bytes(_flash.view(at, min(2048, start + size - at)))
+        except FlashError as e:
+            if e.code != "bounds":
+                raise
+            continue
+        if part != _blank[:start + size - at]:
             print(at)
 def _block(at, size):
     print(binascii.b2a_base64(bytes(_flash.view(at, size))).decode().strip())
@@ -200,6 +207,19 @@ class SerialBoard:
             self.power_off()
             self.power_on()
 
+    @property
+    def running(self) -> int:
+        """The runtime slot that an ESP32 runs from, as it says; it resets, as after reading."""
+        starts = len(self.resets)
+        with self.repl() as console:
+            said = console.exec(
+                "from tidemark import port\nprint(port.select().runtimes().running)"
+            )
+            leaves = remote.resume(console)
+        if leaves:
+            self._service.wait(lambda: len(self._resets) > starts, _BACK_S, "start after asking")
+        return int(said)
+
     def kick(self) -> None:
         """Reset by the lines of its port, whatever it is doing; it starts its firmware.
 
@@ -242,7 +262,8 @@ class SerialBoard:
 
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the running firmware reads there; the board resets afterwards, or stays
-        stopped under its lease. One that resets is waited for."""
+        stopped under its lease. One that resets is waited for. What it can't reach is blank: an
+        ESP32's bootloader and table."""
         content = bytearray(b"\xff" * size)
         starts = len(self.resets)
         leaves = False

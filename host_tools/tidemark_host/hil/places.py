@@ -18,7 +18,10 @@ wifi = { ssid = "bench", password_file = "wifi.txt", country = "DE" } # or open 
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
+import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
@@ -43,7 +46,7 @@ from tidemark_host.esp32.loader import LoaderError
 from tidemark_host.flashing_esp32 import write_esp32
 from tidemark_host.hil.door import Door
 from tidemark_host.hil.power import Command, uhubctl
-from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
+from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER, RUNTIMES
 from tidemark_host.toolchain_cache import bytes_digest
 from tidemark_host.wifi import Wifi, WifiError
 
@@ -234,12 +237,15 @@ class SerialTarget:
         self.definition: Definition = load_board(BOARDS / place.board / "board.toml")
         self.wifi = place.wifi
         self.host = place.address or HOST
-        self.abilities = frozenset({POWER, CUT}) if place.power else frozenset[str]()
+        able = {POWER, CUT} if place.power else set[str]()
+        self.abilities = frozenset(able | {RUNTIMES} if self.definition.esp32 else able)
         self._trouble = ""  # with its switch
 
     def lacks(self, ability: str) -> str:
         if ability in (POWER, CUT):
             return f"{self.name} has no power switch in bench.toml"
+        if ability == RUNTIMES:
+            return f"{self.name} has one runtime, which changes over USB"
         if ability == CONSOLE:
             return f"what {self.name} says before its port is back after a reset is lost"
         return f"{self.name} is a real board, whose {ability} can't be seen"
@@ -285,6 +291,26 @@ class SerialTarget:
             tools = toolchain.mpy_cross(), toolchain.umqtt_dir()
             return toolchain_esp32.firmware(self.definition, *tools).parts
         return flash_of(toolchain.firmware(self.place.board).read_bytes())
+
+    def runtime_image(
+        self, index: int = 1, changes: Mapping[str, str | None] | None = None
+    ) -> bytes:
+        """Return a runtime that ESP-IDF builds now. `changes`: path in the base to what stands
+        there instead, None for nothing."""
+        from tidemark_host import toolchain, toolchain_build, toolchain_esp32
+
+        board = dataclasses.replace(self.definition, runtime_index=index)
+        tools = toolchain.mpy_cross(), toolchain.umqtt_dir()
+        with tempfile.TemporaryDirectory() as name:
+            sources = Path(name, "firmware")
+            shutil.copytree(toolchain_build.firmware_dir(), sources)
+            for path, text in (changes or {}).items():
+                if text is None:
+                    (sources / path).unlink()
+                else:
+                    (sources / path).write_text(text)
+            built = toolchain_esp32.firmware(board, *tools, sources)
+        return built.parts[board.regions["runtime"].offset]
 
     def open(self, folder: Path) -> SerialBoard:
         place = self.place
