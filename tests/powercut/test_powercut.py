@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Generator
-from pathlib import Path
-
 import pytest
 
-from tests.powercut import explore, scenarios, variants
+from tests.powercut import explore, variants
 from tests.powercut.broken import Broken
 from tests.powercut.explore import Shard
 from tests.powercut.scenarios import SCENARIOS
-from tests.powercut.setting import Setting, make_setting
+from tests.powercut.setting import Setting
 from tests.powercut.world import World
 from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
 THIN = 6  # only each n-th cut, but of the short ones each
 PATHS = 4  # seeded, up to six cuts in a row
-
-
-@pytest.fixture(scope="module")
-def setting() -> Generator[Setting]:
-    folder = Path(tempfile.mkdtemp(prefix="tidemark-powercut-"))
-    made = make_setting(folder)
-    scenarios.publish(made)
-    yield made
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.timeout(300)
