@@ -8,12 +8,13 @@ from tests.powercut import explore, variants
 from tests.powercut.broken import Broken
 from tests.powercut.explore import Shard
 from tests.powercut.scenarios import SCENARIOS
-from tests.powercut.setting import Setting
+from tests.powercut.setting import PLAIN, Setting
 from tests.powercut.world import World
 from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
-THIN = 6  # only each n-th cut, but of the short ones each
+THIN = 6  # only each n-th cut, but of the short scenarios each
+THIN_LONG = 18  # of those in which a pair is installed
 PATHS = 4  # seeded, up to six cuts in a row
 
 
@@ -22,7 +23,8 @@ PATHS = 4  # seeded, up to six cuts in a row
 def test_no_cut_breaks_a_promise(setting: Setting, name: str) -> None:
     # In a process of its own: it stops the collector.
     def run() -> explore.Result:
-        thin = 1 if SCENARIOS[name].short else THIN
+        scenario = SCENARIOS[name]
+        thin = 1 if scenario.short else THIN if scenario.board == PLAIN else THIN_LONG
         result = explore.exhaust(setting, name, 1, Shard(0, 1, thin))
         result.add(explore.wander(setting, name, range(PATHS), 6, result.operations))
         return result
