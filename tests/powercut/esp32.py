@@ -61,6 +61,7 @@ heap_floor = 16384
 runtime_max = 0x10000
 heap = 262144
 """
+_TRIAL_LIMIT_MS = 10_000
 RTC_WATCHDOG_MS = 9000  # boards/esp32/sdkconfig.tidemark: bootloader and start-up code
 OPERATION_MS = 23  # of the bootloader: an erase and a program are two
 _HANGS = b"hangs"
@@ -94,9 +95,11 @@ def read(image: bytes) -> tuple[int, bool]:
 
 
 def make_board() -> Board:
-    """Return the simulated ESP32, its flash cut off behind what its map uses: forks copy it."""
+    """Return the simulated ESP32: its flash ends behind what its map uses, as forks copy it, and
+    its trials are shorter than a board in the field may have them."""
     board = parse_board(_BOARD.encode())
-    return dataclasses.replace(board, flash_size=board.regions["vfs"].end)
+    constants = {**board.constants, "TRIAL_LIMIT_MS": _TRIAL_LIMIT_MS}
+    return dataclasses.replace(board, flash_size=board.regions["vfs"].end, constants=constants)
 
 
 def layout_of(board: Board) -> Layout:

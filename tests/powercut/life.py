@@ -290,10 +290,14 @@ class Life:
 
 @dataclass(frozen=True)
 class Program:
-    """How the board's process is started: the runtime, and the folder of what is not frozen."""
+    """How the board's process is started: the runtime, and the folder of what is not frozen.
+
+    `broken`: MicroPython that takes a rule out of the frozen base, to see the judge refute it.
+    """
 
     runtime: Path
     folder: Path
+    broken: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -302,7 +306,8 @@ class Program:
 
     def argv(self, control: int, flash: int) -> list[str]:
         """Return the command for inherited descriptors of the frames and of the flash."""
-        entry = f"import sim_port; sim_port.install(); sim_port.start({control}, {flash})"
+        start = f"sim_port.start({control}, {flash})"
+        entry = f"import sim_port; sim_port.install()\n{self.broken}\n{start}"
         return [str(self.runtime), "-X", f"heapsize={_HEAP}", "-c", entry]
 
 

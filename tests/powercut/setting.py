@@ -42,7 +42,7 @@ vfs = [0x19000, 0x11000]
 timeout_ms = 4000
 [trial]
 hold_ms = 300
-limit_ms = 20000
+limit_ms = 10000
 backoff_ms = 1000
 [lease]
 boot_ms = 30000

@@ -80,6 +80,7 @@ class World:
         self._seen = 0  # of the console's text
         self._ticked = 0
         self._state: tuple[int, oracle.State | None] = (-1, None)
+        self._changed = 0  # the operation, by number, that may have changed it
 
     # -- power
 
@@ -164,6 +165,8 @@ class World:
         if any(start <= address < end for start, end in self._images):
             running = self.banner.slot if self.banner else ""
             self.oracle.operation(running, self.state(), address)
+        else:
+            self._changed = self.life.operations + 1
         self.next = (address, data)
         if self.say:
             self._tell(address, data)
@@ -180,7 +183,8 @@ class World:
     def state(self) -> oracle.State | None:
         """Return what the flash holds now, None while it can't be read."""
         at = self.life.operations
-        if self._state[0] != at:
+        # What is written into images changes nothing of it.
+        if self._state[0] != at and self._state[0] < self._changed:
             try:
                 self._state = (at, oracle.read_state(self.board, self.life.content))
             except Exception:  # the firmware refuses it too: nothing is confirmed that is known
