@@ -333,7 +333,7 @@ def radio(ssid, password, country, hostname):
 def open_socket(host, port, timeout_s):
     """Return a connected stream socket, to be waited for with `select.poll`, not `settimeout`.
 
-    Raises LinkError: the station's while it is not joined, `resolve`, `refused`, `timeout`. lwIP looks up
-    no names: it asks each server for 7 s while no timer gets a turn.
+    Raises LinkError: the station's while it is not joined, `resolve`, `refused`, `timeout`. Names
+    are not looked up by lwIP, which asks each server for 7 s while no timer gets a turn.
     """
     return wlan.open_socket(host, port, timeout_s)

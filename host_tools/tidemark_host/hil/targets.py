@@ -105,7 +105,6 @@ class VirtualTarget:
     period_ms = 40
     abilities = ALL | {FAULTS}
     exclusive = False
-    wifi: Wifi | None = None
 
     def __init__(self) -> None:
         self.definition = load_board(BOARDS / "VIRTUAL" / "board.toml")
@@ -172,7 +171,6 @@ class EmulatedTarget:
     period_ms = 250
     abilities = ALL | {FAULTS}
     exclusive = False
-    wifi: Wifi | None = None
 
     def __init__(self, board: str = "TIDEMARK_PICO") -> None:
         """`board`: a folder of boards/. Raises BoardError `emulated`."""
