@@ -102,6 +102,26 @@ def _finish():
     return {"id": base.identity.id, "index": release.index, "version": release.version}
 
 
+def wifi(network):
+    """Gives a provisioned board another network, [ssid, password, country] as in the settings, and
+    leaves the rest as it is: {"id"}. It counts from the next boot on."""
+    _answer(lambda: _wifi(network))
+
+
+def _wifi(network):
+    base = stage0.base
+    raw = base.journal.get("config")
+    if base.unprovisioned or not raw:
+        raise StateError("not-provisioned", "this board has no settings yet")
+    if not base.board.WIFI:
+        raise ConfigError("no-radio", "this board joins no network")
+    settings = cbor.decode(raw)
+    settings[config.WIFI] = network
+    base.journal.put("config", cbor.encode(config.check(settings)))
+    base.record("wifi-set")
+    return {"id": base.identity.id}
+
+
 def _verify_slot(base, root):
     """(Release, root version) of slot A if the metadata that came with the image authorises it
     under `root` (I3)."""

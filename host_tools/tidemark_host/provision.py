@@ -134,11 +134,25 @@ def finish(console: Console, anchors: Anchors, link: LinkSettings) -> dict[str, 
     return _call(console, "finish()", _VERIFY_TIMEOUT_S)
 
 
+def set_wifi(console: Console, wifi: Wifi) -> str:
+    """Give a provisioned board another network, from its next boot on; return the board's id.
+
+    Raises ProvisionError `not-provisioned`, `no-radio`; BoardError.
+    """
+    return str(_call(console, f"wifi({wifi.to_list()!r})")["id"])
+
+
+def leave(console: Console) -> None:
+    """Let the board reset into its application."""
+    console.exec("from tidemark import provision; provision.leave()")
+
+
 def _call(console: Console, call: str, timeout: float = 20.0) -> dict[str, Any]:
     out = console.exec(f"from tidemark import provision\nprovision.{call}", timeout)
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if not lines:
-        raise ProvisionError("console", f"no answer to provision.{call}: {out[-200:]!r}")
+        verb = call.partition("(")[0]  # without what it was told, which may be a password
+        raise ProvisionError("console", f"no answer to provision.{verb}: {out[-200:]!r}")
     answer = cast("dict[str, Any]", json.loads(lines[-1]))
     if not answer.get("ok"):
         raise ProvisionError(str(answer.get("code")), str(answer.get("text", "")))

@@ -16,14 +16,23 @@ from tests.boards.conftest import Desk
 from tests.boards.usb_serial import Port, wait
 from tidemark_host import bootsel, discovery, flashing, remote
 from tidemark_host.boards.repl import Repl
-from tidemark_host.cli import flash, provision
+from tidemark_host.cli import flash, provision, wifi
 from tidemark_host.discovery import Found, Nickname, keep_name
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import Inventory
-from tidemark_host.provision import Anchors, Born, LinkSettings, ProvisionError, begin, finish
+from tidemark_host.provision import (
+    Anchors,
+    Born,
+    LinkSettings,
+    ProvisionError,
+    begin,
+    finish,
+    set_wifi,
+)
 from tidemark_host.release import Repository
 from tidemark_host.uf2_file import encode
+from tidemark_host.wifi import Wifi
 
 
 def run(verb: Any, *words: str | Path) -> Result:
@@ -127,6 +136,29 @@ def test_board_with_a_radio_refuses_to_be_left_without_a_network(owner: Owner) -
         with pytest.raises(ProvisionError) as caught:
             finish(console, owner.anchors, link)
     assert caught.value.code == "no-wifi"
+
+
+def test_network_of_a_provisioned_board_is_changed_and_nothing_else(
+    owner: Owner, network: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = run(wifi, "greenhouse")
+    assert missing.exit_code == 2
+    assert "--wifi-ssid" in missing.output
+    assert "not-provisioned" in run(wifi, "greenhouse", *network).output
+    assert owner.provision().exit_code == 0
+    assert owner.network() is None
+    assert "no-radio" in run(wifi, "greenhouse", *network).output
+
+    def with_radio(console: Repl, network: Wifi) -> str:
+        console.exec("from tidemark import stage0; stage0.base.board.WIFI = True")
+        return set_wifi(console, network)
+
+    monkeypatch.setattr(wifi.provision, "set_wifi", with_radio)
+    done = run(wifi, "greenhouse", *network, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["wifi"]["password"] == "(set)"
+    assert "correct horse" not in done.output
+    assert owner.network() == ["barn", "correct horse", "DE"]
 
 
 def test_board_with_a_radio_gets_a_network_and_its_password_shows_nowhere(

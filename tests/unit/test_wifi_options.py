@@ -16,7 +16,7 @@ from tidemark import config
 from tidemark.errors import ConfigError
 from tidemark_host.boardfile import generate_board_module, load_board
 from tidemark_host.cli import provision
-from tidemark_host.provision import LinkSettings
+from tidemark_host.provision import LinkSettings, ProvisionError, set_wifi
 from tidemark_host.wifi import Wifi, WifiError, read_password
 
 SECRET = "correct horse"
@@ -106,6 +106,21 @@ def test_password_is_taken_from_standard_input(tmp_path: Path) -> None:
     assert "8 to 63" in done.output and "short" not in done.output
     # A good one gets as far as the port, which is not there.
     assert _run(tmp_path, *words, stdin=SECRET + "\n").exit_code == 1
+
+
+class Mute:
+    """A board's console that answers with everything but an answer."""
+
+    def exec(self, code: str, timeout: float = 10.0) -> str:
+        assert SECRET in code
+        return "what?\n"
+
+
+def test_password_is_in_no_complaint_about_a_board_that_does_not_answer() -> None:
+    with pytest.raises(ProvisionError) as caught:
+        set_wifi(Mute(), Wifi("barn", SECRET))
+    assert caught.value.code == "console"
+    assert SECRET not in str(caught.value)
 
 
 def test_boards_with_a_radio_say_that_they_need_a_network() -> None:

@@ -22,6 +22,10 @@ _CAUSES = {
 
 _ARM = 4
 _RESET_STATE = 0x3FF48034  # RTC_CNTL_RESET_STATE_REG of the ESP32
+_WDTCONFIG0 = 0x3FF4808C  # of the RTC watchdog
+_WDTWPROTECT = 0x3FF480A4
+_WDT_WKEY = 0x50D83AA1
+_WDT_EN = 0x80000000
 _STAT_VECTOR_SEL = 0x3000  # what else reads 1 there after a reset
 _TIMERS = 4  # SOC_TIMER_GROUP_TOTAL_TIMERS
 _USER_MEMORY = 2048  # MICROPY_HW_RTC_USER_MEM_MAX
@@ -48,11 +52,29 @@ def unique_id():
 
 
 class _Registers:
+    """Those that the port knows; any other is a mistake."""
+
+    def __init__(self):
+        self._open = False
+        self._config = _WDT_EN
+
     def __getitem__(self, address):
         if address == _RESET_STATE:
             reason = esp32_chip.state["reason"]
             return _STAT_VECTOR_SEL | reason << 6 | reason  # of both processors
+        if address == _WDTCONFIG0:
+            return self._config
         raise ValueError("no such register here")
+
+    def __setitem__(self, address, word):
+        if address == _WDTWPROTECT:
+            self._open = word == _WDT_WKEY
+        elif address != _WDTCONFIG0:
+            raise ValueError("no such register here")
+        elif self._open:
+            self._config = word & 0xFFFFFFFF
+            if not word & _WDT_EN:
+                unix_chip.ask(esp32_chip.END_BOOT)
 
 
 mem32 = _Registers()

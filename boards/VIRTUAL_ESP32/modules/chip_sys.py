@@ -8,6 +8,7 @@ import unix_chip
 
 _POLL = 3  # py/stream.h, MP_STREAM_POLL
 _POLL_RD = 1
+_EINVAL = 22
 
 platform = "esp32"
 
@@ -24,7 +25,9 @@ class _Input(io.IOBase):
         return bytes(buf[: unix_chip.take(buf)])
 
     def ioctl(self, request, arg):
-        return arg & _POLL_RD if request == _POLL and unix_chip.held() else 0
+        if request != _POLL:
+            return -_EINVAL
+        return arg & _POLL_RD if unix_chip.held() else 0
 
 
 stdin = _Input()

@@ -18,6 +18,7 @@ MARK_VALID = const(11)
 RTC_WRITE = const(12)
 RTC_READ = const(13)
 DEEP_SLEEP = const(14)
+END_BOOT = const(15)
 
 # Answer to BOOTED: partition of the runtime, ROMFS in its mapped segment, size of it, the boot
 # ROM's reason of the reset.

@@ -17,8 +17,22 @@ from tidemark.port import wlan
 from tidemark.port.interrupt import guarded, interrupted, kbd_intr, listen  # noqa: F401
 from tidemark.wifi import Esp32
 
-# RTC_CNTL_RESET_STATE_REG (soc/<chip>/include/soc/rtc_cntl_reg.h): why the boot ROM started.
-_RESET_STATE = 0x3FF48034 if tidemark_board.CHIP == "esp32" else 0x60008038
+# soc/<chip>/include/soc/rtc_cntl_reg.h, RTC_CNTL_..._REG. RESET_STATE: why the boot ROM started;
+# WDTCONFIG0, WDTWPROTECT: the watchdog that the bootloader has started.
+if tidemark_board.CHIP == "esp32":
+    _RESET_STATE = 0x3FF48034
+    _WDTCONFIG0 = 0x3FF4808C
+    _WDTWPROTECT = 0x3FF480A4
+elif tidemark_board.CHIP == "esp32s3":
+    _RESET_STATE = 0x60008038
+    _WDTCONFIG0 = 0x60008098
+    _WDTWPROTECT = 0x600080B0
+else:
+    _RESET_STATE = 0x60008038
+    _WDTCONFIG0 = 0x60008090
+    _WDTWPROTECT = 0x600080A8
+_WDT_WKEY = 0x50D83AA1
+_WDT_EN = 0x80000000
 _PROCPU = const(0x3F)  # RTC_CNTL_RESET_CAUSE_PROCPU
 _CHIP_POWER_ON = const(1)  # soc/reset_reasons.h
 
@@ -263,9 +277,17 @@ def set_marker(n):
 
 
 def arm_watchdog(ms):
-    """Start the watchdog or change its time-out; it never stops before the next hard reset."""
+    """Start the watchdog or change its time-out; it never stops before the next hard reset.
+
+    It takes over from the bootloader's, which runs until here (docs/esp32.md): a runtime that
+    never gets as far is reset, and rolled back.
+    """
     _state["watchdog"] = machine.WDT(timeout=ms)
     feed()
+    memory = machine.mem32
+    memory[_WDTWPROTECT] = _WDT_WKEY
+    memory[_WDTCONFIG0] = memory[_WDTCONFIG0] & ~_WDT_EN
+    memory[_WDTWPROTECT] = 0
 
 
 def feed():
@@ -311,6 +333,7 @@ def radio(ssid, password, country, hostname):
 def open_socket(host, port, timeout_s):
     """Return a connected stream socket, to be waited for with `select.poll`, not `settimeout`.
 
-    Raises LinkError: the station's while it is not joined, `resolve`, `refused`, `timeout`.
+    Raises LinkError: the station's while it is not joined, `resolve`, `refused`, `timeout`. Names
+    are not looked up by lwIP, which asks each server for 7 s while no timer gets a turn.
     """
     return wlan.open_socket(host, port, timeout_s)

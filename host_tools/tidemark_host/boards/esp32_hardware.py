@@ -30,6 +30,7 @@ _SIZES = {0: 1 << 20, 1: 2 << 20, 2: 4 << 20, 3: 8 << 20, 4: 16 << 20}  # esp_im
 # interrupt, which resets by software (esp_system/port/brownout.c, rtc_brownout_isr_handler).
 _REASONS = {"power-on": 1, "brownout": 3, "reset": 3, "watchdog": 8, "deep-sleep": 5, "soft": 3}
 _BOOT = struct.Struct("<IIIB")
+BOOT_WATCHDOG_S = 9.0  # CONFIG_BOOTLOADER_WDT_TIME_MS of boards/esp32/sdkconfig.tidemark
 
 
 class Esp32Op(IntEnum):
@@ -41,6 +42,7 @@ class Esp32Op(IntEnum):
     RTC_WRITE = 12
     RTC_READ = 13
     DEEP_SLEEP = 14
+    END_BOOT = 15
 
 
 class _Flash:
@@ -70,6 +72,20 @@ class Esp32Hardware(Hardware):
         self.booted: Boot | None = None
         self._layout = Layout(None)
         self._reason = _REASONS["power-on"]
+        self._boot_due: float | None = None
+        self._place = (0, 0, 0)  # of a planned cut: start, end, operations until then
+
+    def start(self, cause: str, raw: bool = False) -> None:
+        """As `Hardware.start`. The bootloader's watchdog runs until an application ends it."""
+        super().start(cause, raw)
+        if cause != "soft":
+            self._boot_due = time.monotonic() + BOOT_WATCHDOG_S
+
+    def bites_at(self) -> float | None:
+        """As `Hardware.bites_at`, of both watchdogs."""
+        return min(
+            (due for due in (super().bites_at(), self._boot_due) if due is not None), default=None
+        )
 
     def boot(self, cause: str) -> Boot:
         """Do what boot ROM and bootloader do at a reset. Raises BootError; PowerCut."""
@@ -117,6 +133,8 @@ class Esp32Hardware(Hardware):
                 self.rtc_memory = frame.payload
             case Esp32Op.RTC_READ:
                 payload = self.rtc_memory
+            case Esp32Op.END_BOOT:
+                self._boot_due = None
             case Esp32Op.DEEP_SLEEP:
                 self.wants = "deep-sleep"
                 return b""
@@ -142,6 +160,26 @@ class Esp32Hardware(Hardware):
         if frame.arg not in slots:
             raise OtaError("ESP_ERR_INVALID_ARG", f"{frame.arg:#x} is no slot of the runtime")
         ops.set_boot_partition(slots.index(frame.arg))
+
+    def cut_in(self, start: int, size: int, n: int, variant: str) -> None:
+        """Plan a power cut at the `n`-th operation from now (1: the next) in a part of the flash,
+        whoever does it."""
+        self._place = (start, start + size, n)
+        self.variant = variant
+
+    def operate(self, addr: int, data: bytes | None) -> None:
+        """As `Hardware.operate`."""
+        start, end, n = self._place
+        if n and start <= addr < end:
+            self._place = (start, end, n - 1)
+            if n == 1:
+                self.cut_at(1, self.variant, -1, 0)
+        super().operate(addr, data)
+
+    def power_off(self) -> None:
+        """As `Hardware.power_off`."""
+        super().power_off()
+        self._place = (0, 0, 0)
 
     def _flash(self, frame: Frame) -> str:
         """As `Hardware._flash`; what ESP-IDF keeps an application from is out of reach.

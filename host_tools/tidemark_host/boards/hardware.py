@@ -182,6 +182,10 @@ class Hardware:
             self._unique_id,
         )
 
+    def bites_at(self) -> float | None:
+        """Return when the watchdog bites unless it is fed, None while it is not armed."""
+        return None if self.watchdog_s is None else self.watchdog_due
+
     def _feed(self) -> None:
         self.feeds += 1
         if self.watchdog_s is not None:

@@ -274,10 +274,10 @@ class VirtualBoard:
         self._look_at_watchdog()
 
     def _patience(self) -> float | None:
-        hardware = self._hardware
-        if self._state == _OFF or hardware.watchdog_s is None:
+        due = self._hardware.bites_at()
+        if self._state == _OFF or due is None:
             return None
-        return max(0.0, hardware.watchdog_due - time.monotonic())
+        return max(0.0, due - time.monotonic())
 
     def _look_at_watchdog(self) -> None:
         if self._patience() != 0.0:

@@ -94,10 +94,15 @@ class VirtualEsp32Board(VirtualBoard):
 
     @property
     def watchdog_left(self) -> float:
-        """Seconds until the watchdog bites; 0 when it is not armed."""
-        hardware = self._hardware
-        armed = hardware.watchdog_s is not None
-        return max(0.0, hardware.watchdog_due - time.monotonic()) if armed else 0.0
+        """Seconds until one of the chip's watchdogs bites; 0 when none is armed."""
+        due = self._hardware.bites_at()
+        return 0.0 if due is None else max(0.0, due - time.monotonic())
+
+    def cut_in(self, label: str, n: int, variant: str = "before") -> None:
+        """Cut the power at the n-th flash operation from now in a partition, by whoever it is."""
+        assert self.definition.esp32
+        row = next(row for row in self.definition.esp32.partitions if row.label == label)
+        self._service.do(lambda: self._esp32.cut_in(row.offset, row.size, n, variant))
 
     def brownout(self) -> None:
         """Let the supply fall for a moment: the chip resets itself. Raises BoardError `off`."""

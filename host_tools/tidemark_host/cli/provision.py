@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -15,13 +14,13 @@ import rich_click
 from tidemark_host import discovery, provision
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.repl import Repl
+from tidemark_host.cli import _wifi_options
 from tidemark_host.discovery import DiscoveryError
 from tidemark_host.gateway.identity import GatewayIdentity, IdentityError
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import DEFAULT_COHORT, Inventory, InventoryError
 from tidemark_host.release import ReleaseError
 from tidemark_host.release.delegations import check_name
-from tidemark_host.wifi import Wifi, WifiError, read_password
 
 # What the board takes, as in firmware/tidemark/config.py.
 _DAY_S = 86_400
@@ -71,17 +70,7 @@ _TEXT_MAX = 128
     show_default=True,
     help="Its cohort: it also takes what the delegated role of this name signs.",
 )
-@click.option("--wifi-ssid", help="The WiFi network that a board with a radio joins.")
-@click.option(
-    "--wifi-password-file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
-    help="A file with its password or 64 digits of its key; - reads it here, unseen on a "
-    "terminal. There is no option for the password itself: command lines are seen by others.",
-)
-@click.option("--wifi-open", is_flag=True, help="The network has no password.")
-@click.option(
-    "--wifi-country", default="", help="Two letters: whose radio channels may be used, as DE."
-)
+@_wifi_options.network
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     port: str,
@@ -93,11 +82,8 @@ def command(
     update_s: int,
     report_s: int,
     cohort: str,
-    wifi_ssid: str | None,
-    wifi_password_file: Path | None,
-    wifi_open: bool,
-    wifi_country: str,
     as_json: bool,
+    **network: Any,
 ) -> None:
     """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
     or a nickname (`tidemark boards`).
@@ -115,7 +101,7 @@ def command(
         update_s=update_s,
         report_s=report_s,
         cohort=_cohort(cohort),
-        wifi=_wifi(wifi_ssid, wifi_password_file, wifi_open, wifi_country),
+        wifi=_wifi_options.chosen(**network),
     )
     try:
         gateway_key = GatewayIdentity.read_public(state)
@@ -137,7 +123,7 @@ def command(
             answer = provision.finish(console, anchors, link)
             if device.cohort != cohort:
                 inventory.assign(device.id, cohort)
-            console.exec("from tidemark import provision; provision.leave()")
+            provision.leave(console)
     except provision.ProvisionError as error:
         hint = _HINTS.get(error.code, "")
         raise click.ClickException(f"the board refused: {error}. {hint}") from error
@@ -182,31 +168,6 @@ def _cohort(name: str) -> str:
         except ReleaseError as error:
             raise click.BadParameter(f"{error}: {error.hint}", param_hint="--cohort") from error
     return name
-
-
-def _wifi(ssid: str | None, file: Path | None, is_open: bool, country: str) -> Wifi | None:
-    """Return the network of the options, None without any. Raises click.UsageError."""
-    if ssid is None:
-        if file or is_open or country:
-            raise click.UsageError("--wifi-ssid is missing: the other WiFi options belong to it")
-        return None
-    if is_open == bool(file):
-        raise click.UsageError(
-            "--wifi-ssid wants one of --wifi-password-file FILE and --wifi-open"
-        )
-    try:
-        password = "" if is_open else _password(cast("Path", file))
-        return Wifi(ssid, password, country)
-    except WifiError as error:
-        raise click.BadParameter(str(error), param_hint=error.option) from error
-
-
-def _password(file: Path) -> str:
-    if str(file) != "-":
-        return read_password(file)
-    if sys.stdin.isatty():
-        return cast("str", click.prompt("WiFi password", hide_input=True, err=True))
-    return read_password(sys.stdin.buffer)
 
 
 def _updates(text: str) -> str:

@@ -229,6 +229,7 @@ class SerialTarget:
     patience = 5.0
     period_ms = 100
     exclusive = True
+    wifi: Wifi | None = None
 
     def __init__(self, place: Place) -> None:
         self.place = place

@@ -39,7 +39,13 @@ from tidemark_host.hil import places, timeline
 from tidemark_host.hil.places import SerialTarget
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualEsp32Target, VirtualTarget
+from tidemark_host.hil.targets import (
+    RUNTIMES,
+    EmulatedTarget,
+    Target,
+    VirtualEsp32Target,
+    VirtualTarget,
+)
 from tidemark_host.hil.waiting import SiteError
 from tidemark_host.provision import BENCH_TRIAL
 
@@ -84,7 +90,9 @@ def _find(config: pytest.Config) -> list[Target]:
     try:
         if kind == "virtual":
             own: Target = VirtualTarget()
-            return [own if name in ("", own.definition.name) else VirtualEsp32Target(name)]
+            if not name:
+                return [own, VirtualEsp32Target()]
+            return [own if name == own.definition.name else VirtualEsp32Target(name)]
         if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
     except BoardError as error:
@@ -155,7 +163,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if target.exclusive:
             # A board is in the hands of one worker only.
             item.add_marker(pytest.mark.xdist_group(target.name))
-        item.user_properties.append(("rerun", rerun(config, item.nodeid)))
+        item.user_properties.append(("rerun", rerun(config, item.nodeid, target)))
+    if config.getoption("--board") == "virtual" and not config.getoption("--board-name"):
+        left_out = [item for item in items if _is_for_the_other_board(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_for_the_other_board(item: pytest.Item) -> bool:
+    """Of two virtual boards, the ESP32 runs what only it can and what a board begins with."""
+    target = _target_of(item)
+    if target is None:
+        return False
+    special = any(mark.args[0] == RUNTIMES for mark in item.iter_markers("needs"))
+    if isinstance(target, VirtualEsp32Target):
+        return not special and item.get_closest_marker("smoke") is None
+    return special
 
 
 def _target_of(item: pytest.Item) -> Target | None:
@@ -163,11 +186,14 @@ def _target_of(item: pytest.Item) -> Target | None:
     return cast("Target | None", spec.params.get("target")) if spec else None
 
 
-def rerun(config: pytest.Config, nodeid: str) -> str:
+def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> str:
     """Return the command that runs one test again on the same board."""
     words = ["make", "hil", f"TARGET={config.getoption('--board')}"]
-    if config.getoption("--board-name"):
-        words.append(f"BOARD={config.getoption('--board-name')}")
+    name = config.getoption("--board-name")
+    if not name and isinstance(target, VirtualEsp32Target):
+        name = target.definition.name
+    if name:
+        words.append(f"BOARD={name}")
     return shlex.join([*words, f"TEST={nodeid}"])
 
 
@@ -321,7 +347,9 @@ def pytest_runtest_makereport(
             report.when = "setup"
     site = item.stash.get(_site, None)
     if site is not None and (call.when == "call" or report.failed):
-        part = timeline.as_html(timeline.of(site), rerun(item.config, item.nodeid))
+        part = timeline.as_html(
+            timeline.of(site), rerun(item.config, item.nodeid, _target_of(item))
+        )
         report.extras = _html(part)  # type: ignore[attr-defined]
     return report
 
