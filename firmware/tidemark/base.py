@@ -49,6 +49,12 @@ class Base:
         self.evidence = Evidence(self.regions["evidence"], guard)
         self.outbox = Outbox(self.regions["outbox"], guard)
         self.slots = Slots(self.journal)
+        self.runtimes = None
+        found = port.runtimes()
+        if found:
+            from tidemark.runtimes import Runtimes
+
+            self.runtimes = Runtimes(found, self.journal, board.RUNTIME_INDEX)
         self.cause = port.reset_cause()
         self.reason = reasons.decode(port.marker())
         port.set_marker(0)
@@ -103,6 +109,8 @@ class Base:
             self.config = config.check(cbor.decode(raw))
         self.outbox.recover()
         self.slots.recover()
+        if self.runtimes:
+            self.runtimes.recover()
         if damage and self.slots.confirmed != NONE:
             raise damage
         # Without a confirmed slot it is a provisioning that was cut off: it is done again.
@@ -320,10 +328,15 @@ class Base:
             return
         outcome, reason = verdict
         if outcome == "confirm":
+            # Otadata first: from VALID on the runtime stays, from this record on the pair does.
+            if self.runtimes:
+                self.runtimes.confirm()
             self.record_all(self.slots.confirm())
             self._trial = None
             self.mode = "normal"
             self.connection.report_soon()
+            if self.runtimes:
+                self.record_all(self.runtimes.promote(self.slots.confirmed_release))
             return
         end = self.slots.fault if outcome == "reject" else self.slots.inconclusive
         self.record_all(end(reason))

@@ -30,6 +30,7 @@ TIME_NONCE = const(1013)
 OUTCOMES = const(1014)
 HEALTH = const(1015)
 TRIAL_TIMES = const(1016)
+RUNTIME = const(1017)
 
 _ROLES = ("root", "timestamp", "snapshot", "targets")
 _SW_NAME = "tidemark"
@@ -73,6 +74,8 @@ def build(base):
         said[HEALTH] = "journal"
     if base.config and config.TRIAL in base.config:
         said[TRIAL_TIMES] = base.config[config.TRIAL]
+    if base.runtimes:
+        said[RUNTIME] = base.runtimes.table()
     if slots.last_trial:
         said[LAST_TRIAL] = slots.last_trial
     if hasattr(gc, "mem_free"):

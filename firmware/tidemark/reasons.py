@@ -20,6 +20,8 @@ REASONS = (
     "rescue",
     "rollback",  # a trial ended, its outcome is journalled
     "request",  # asked for by a person or a command
+    "runtime",  # the trial goes on in the runtime of the new release
+    "restore",  # back to the confirmed runtime
 )
 
 

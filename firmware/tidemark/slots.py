@@ -33,7 +33,8 @@ _READY = const(0)
 _WAIT_COUNTED = const(1)
 _WAIT_UNCOUNTED = const(2)
 
-_FAULT_REASONS = ("crash", "deadline", "heap", "health")
+# The last: still there when another runtime than the one it announced starts.
+_FAULT_REASONS = ("crash", "deadline", "heap", "health", "runtime")
 # Resets that only what runs can have caused, when no marker of ours explains them.
 _OWN_CAUSES = {"watchdog": "watchdog", "soft": "reset", "reset": "reset"}
 
@@ -167,6 +168,11 @@ class Slots:
     @property
     def in_trial(self):
         return self.running != NONE and self._states[self.running] == TRIAL
+
+    @property
+    def confirmed_release(self):
+        """The confirmed `Release`, or None."""
+        return self.release(self.confirmed)
 
     def release(self, slot):
         """The `Release` a slot holds, or None."""

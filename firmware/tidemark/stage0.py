@@ -6,7 +6,7 @@ import sys
 from tidemark import image, reasons, settings, slots
 from tidemark.base import Base, BaseFault
 from tidemark.compat import sleep_ms
-from tidemark.errors import ImageError, StateError, TidemarkError
+from tidemark.errors import ImageError, SlotError, StateError, TidemarkError
 
 base = None  # the Base of this boot: made by `boot`, used by `run`, and at hand in the REPL
 
@@ -98,7 +98,10 @@ def _choose():
         base.why = base.fault.code if base.fault else "state-lost"
         return slots.NONE
     try:
-        base.record_all(base.slots.resolve(base.cause, base.reason))
+        if base.runtimes:
+            base.record_all(base.runtimes.settle(base.slots.confirmed_release))
+        if not base.runtimes or not base.runtimes.has_arrived(base.reason):
+            base.record_all(base.slots.resolve(base.cause, base.reason))
         while True:
             slot, why = base.slots.choose()
             if slot == slots.NONE:
@@ -114,6 +117,8 @@ def _choose():
                     base.mode, base.why = "rescue", error.code
                     return slots.NONE
                 continue
+            if base.runtimes and not _enter_runtime(release):
+                continue
             base.mode = "trial" if why == "trial" else "normal"
             return slot
     except TidemarkError as error:
@@ -122,6 +127,29 @@ def _choose():
     except Exception as error:  # a record of our own that does not mean what it should
         base.mode, base.why = "rescue", type(error).__name__
         return slots.NONE
+
+
+def _enter_runtime(release):
+    """Whether `release` may run now. Does not return when another runtime is to run it; raises
+    SlotError "runtime-lost"."""
+    try:
+        reason = base.runtimes.enter(release, base.reason)
+    except ImageError as error:
+        base.record_all(base.slots.bad_image(base.slots.running))
+        base.record(error.code)
+        return False
+    except (SlotError, StateError) as error:
+        if error.code == "runtime-lost" or not base.slots.in_trial:
+            raise
+        # The release's runtime can't run here: its trial is over.
+        base.refuse(error, "trial")
+        base.record_all(base.slots.fault("runtime"))
+        if base.runtimes.on_candidate:
+            base.reset("rollback")
+        return False
+    if reason:
+        base.reset(reason)
+    return True
 
 
 def _run_image(slot):

@@ -4,7 +4,8 @@
 # A release is the target path `<board>/app-<index>.romfs`, its index in decimal without leading
 # zeros, and carries in `custom`: board, kind, index, version, attempt, min_runtime, cohort
 # (percentage), abort. A release for the boards of one named cohort only has the path
-# `<cohort>/<board>/app-<index>.romfs`.
+# `<cohort>/<board>/app-<index>.romfs`. A runtime is `<board>/runtime-<index>.bin` of kind runtime;
+# a board takes none by itself, only with an application whose min_runtime is its index.
 
 import hashlib
 
@@ -17,11 +18,18 @@ _INDEX_MAX = 0xFFFFFFFF
 _ATTEMPT_MAX = const(65535)
 _VERSION_MAX = const(24)
 _SUFFIX = ".romfs"
+ANY_RUNTIME = _INDEX_MAX  # of a board that can take a newer one
 
 
 def app_path(board, index, cohort=""):
     """Target path of a board's application release: the whole fleet's, or a cohort's."""
     path = "%s/app-%d%s" % (board, index, _SUFFIX)
+    return cohort + "/" + path if cohort else path
+
+
+def runtime_path(board, index, cohort=""):
+    """Target path of a board's runtime, as `app_path`."""
+    path = "%s/runtime-%d.bin" % (board, index)
     return cohort + "/" + path if cohort else path
 
 
@@ -49,15 +57,37 @@ def _integer(custom, name, least, most, default=None):
 def parse_app(path, entry, board, runtime=0, cohort=""):
     """The `Release` that a TARGETS entry of kind app authorises for `board`.
 
-    runtime: this board's runtime index. cohort: the board's; a path may be of either form. Raises
-    TrustError: "target-shape", "wrong-kind",
+    runtime: this board's runtime index, ANY_RUNTIME if it can take a newer one. cohort: the
+    board's; a path may be of either form. Raises TrustError: "target-shape", "wrong-kind",
     "wrong-board", "wrong-index" (path and custom disagree), "runtime-too-old".
     """
+    release = _parse("app", app_path, path, entry, board, cohort)
+    if min_runtime(entry) > runtime:
+        raise TrustError("runtime-too-old", "needs a newer runtime")
+    return release
+
+
+def min_runtime(entry):
+    """Least index (int) of the runtime that an application needs. Raises TrustError
+    "target-shape"."""
+    return _integer(entry["custom"], "min_runtime", 0, _INDEX_MAX, 0)
+
+
+def parse_runtime(path, entry, board, cohort=""):
+    """The `Release` that a TARGETS entry of kind runtime authorises for `board`. Raises as
+    `parse_app`, "runtime-aborted" too."""
+    release = _parse("runtime", runtime_path, path, entry, board, cohort)
+    if is_aborted(entry):
+        raise TrustError("runtime-aborted", "runtime %d" % release.index)
+    return release
+
+
+def _parse(kind, path_of, path, entry, board, cohort):
     custom = entry.get("custom")
     if not isinstance(custom, dict):
         raise TrustError("target-shape", "no custom object")
-    if custom.get("kind") != "app":
-        raise TrustError("wrong-kind", "not an application")
+    if custom.get("kind") != kind:
+        raise TrustError("wrong-kind", "not of kind " + kind)
     if custom.get("board") != board:
         raise TrustError("wrong-board", "made for another board")
     index = _integer(custom, "index", 1, _INDEX_MAX)
@@ -71,13 +101,11 @@ def parse_app(path, entry, board, runtime=0, cohort=""):
     for c in version:
         if not " " < c < "\x7f":
             raise TrustError("target-shape", "version")
-    if path not in (app_path(board, index), app_path(board, index, cohort)):
+    if path not in (path_of(board, index), path_of(board, index, cohort)):
         raise TrustError("wrong-index", "path and custom disagree")
     digest = unhex(entry["hashes"].get("sha256"), 32)
     if digest is None or entry["length"] < 1:
         raise TrustError("target-shape", "needs a length and a sha256")
-    if _integer(custom, "min_runtime", 0, _INDEX_MAX, 0) > runtime:
-        raise TrustError("runtime-too-old", "needs a newer runtime")
     return Release(digest, entry["length"], index, attempt, version)
 
 
@@ -89,6 +117,11 @@ def in_cohort(digest, device_id, percentage):
     """
     drawn = hashlib.sha256(digest + device_id.encode()).digest()
     return int.from_bytes(drawn[:4], "big") % 100 < percentage
+
+
+def percentage(entry):
+    """Share (0 to 100) of the boards that a parsed TARGETS entry is offered to."""
+    return entry["custom"].get("cohort", 100)
 
 
 def is_aborted(entry):
@@ -122,6 +155,6 @@ def choose(listings, board, device_id, runtime=0, cohort=""):
         if is_aborted(entry):
             continue
         release = parse_app(path, entry, board, runtime, cohort)
-        if in_cohort(release.digest, device_id, entry["custom"].get("cohort", 100)):
+        if in_cohort(release.digest, device_id, percentage(entry)):
             return path, release
     return None

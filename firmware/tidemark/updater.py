@@ -18,6 +18,7 @@ from tidemark.slots import STAGED, WRITING
 from tidemark.tuf_client import target_file
 
 _KEY = "download"
+_RUNTIME_KEY = "download-rt"
 _BUFFER = const(1024)  # bytes in RAM between socket and flash: whole pages
 _MARK_SECTORS = const(4)  # sectors between two marks of the journal
 _ERASURES_MAX = const(4)  # of a slot for one digest, within
@@ -33,8 +34,9 @@ class Progress:
     left it: time that a reset swallowed does not count, so that resets can't shorten the window.
     """
 
-    def __init__(self, journal, uptime_s):
+    def __init__(self, journal, uptime_s, key=_KEY):
         self._journal = journal
+        self._key = key
         self._uptime_s = uptime_s
         self._seen = uptime_s()
         self._saved = 0
@@ -50,7 +52,7 @@ class Progress:
         if self._loaded:
             return
         self._loaded = True
-        raw = self._journal.affirm(_KEY)
+        raw = self._journal.affirm(self._key)
         if raw is None:
             return
         try:
@@ -64,7 +66,7 @@ class Progress:
         self._tick()
         self._saved = self.age
         fields = [self.digest, self.slot, self.good, self.erasures, self.age]
-        self._journal.put(_KEY, cbor.encode(fields))
+        self._journal.put(self._key, cbor.encode(fields))
 
     def _tick(self):
         now = self._uptime_s()
@@ -102,7 +104,8 @@ class Updater:
     the same (docs/decisions/0013). runtime: this runtime's index (int). client:
     `tuf_client.Client`. targets: `http.Client` of the targets base. slots: `slots.Slots`.
     regions: the two slots' `flash.Region`, by slot number. uptime_s: callable. feed: called with
-    no argument during long computations, or None.
+    no argument during long computations, or None. runtimes: `runtimes.Runtimes`, or None on a
+    board that keeps its runtime.
 
     `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the
     TidemarkError behind that.
@@ -121,6 +124,7 @@ class Updater:
         uptime_s,
         feed=None,
         cohort="",
+        runtimes=None,
     ):
         self.board = board
         self.cohort = cohort
@@ -132,6 +136,9 @@ class Updater:
         self.regions = regions
         self.feed = feed
         self.progress = Progress(journal, uptime_s)
+        self.runtimes = runtimes
+        self._takes = target.ANY_RUNTIME if runtimes else runtime
+        self._runtime_progress = Progress(journal, uptime_s, _RUNTIME_KEY) if runtimes else None
         self.outcome = "none"
         self.error = None
 
@@ -160,7 +167,9 @@ class Updater:
             if delegated:
                 listings.append(delegated.signed["targets"])
         yield from self._drop_aborted()
-        chosen = target.choose(listings, self.board, self.device_id, self.runtime, self.cohort)
+        if self.runtimes:
+            self.runtimes.check()
+        chosen = target.choose(listings, self.board, self.device_id, self._takes, self.cohort)
         if chosen is None:
             return "none"
         path, release = chosen
@@ -171,7 +180,7 @@ class Updater:
                 return error.code
             raise
         entry = yield from self.client.find(path)
-        who = self.board, self.device_id, self.runtime, self.cohort
+        who = self.board, self.device_id, self._takes, self.cohort
         if entry is None or target.choose([{path: entry}], *who) != chosen:
             # Its role lists it and may not: the path is not delegated, or another role's word,
             # whose percentage, attempt and abort count as much as its digest.
@@ -180,8 +189,32 @@ class Updater:
         if release.length > self.regions[slot].size - image.HEADER_SIZE:
             raise TrustError("target-too-large", "%d bytes" % release.length)
         consistent = trusted.root.signed.get("consistent_snapshot", False)
-        yield from self._install(target_file(entry, path, consistent), release, slot)
+        pair = None
+        if target.min_runtime(entry) > self.runtime:
+            pair = yield from self._find_runtime(target.min_runtime(entry), release, consistent)
+        yield from self._install(target_file(entry, path, consistent), release, slot, pair)
         return "staged"
+
+    def _find_runtime(self, index, app, consistent):
+        """(file, `Release`) of the runtime that the application's `Release` needs."""
+        path, entry = yield from self._runtime_entry(index)
+        if entry is None:
+            raise TrustError("runtime-missing", "runtime %d" % index)
+        release = target.parse_runtime(path, entry, self.board, self.cohort)
+        if not target.in_cohort(release.digest, self.device_id, target.percentage(entry)):
+            raise TrustError("runtime-not-offered", "runtime %d" % index)
+        self.runtimes.check_candidate(release, app, self.slots.confirmed_release)
+        return target_file(entry, path, consistent), release
+
+    def _runtime_entry(self, index):
+        """(path, TARGETS entry or None) of a runtime: the fleet's, else the cohort's."""
+        path = entry = None
+        for cohort in ("", self.cohort) if self.cohort else ("",):
+            path = target.runtime_path(self.board, index, cohort)
+            entry = yield from self.client.find(path)
+            if entry:
+                break
+        return path, entry
 
     def _drop_aborted(self):
         """Drops a staged release that whoever speaks for its path has taken back."""
@@ -197,10 +230,17 @@ class Updater:
                     if target.is_aborted(entry):
                         self.slots.abort(release.digest)
                     break
+            candidate = self.runtimes.candidate if self.runtimes else None
+            if candidate and candidate.app == release.digest:
+                _, entry = yield from self._runtime_entry(candidate.index)
+                if entry and target.is_aborted(entry):
+                    self.slots.abort(release.digest)
 
-    # -- the slot
+    # -- the slots
 
-    def _install(self, path, release, slot):
+    def _install(self, path, release, slot, pair):
+        """Downloads application and, with `pair` (file, `Release`), its runtime. The runtime
+        comes first: an application that is staged has the runtime that it needs."""
         region = self.regions[slot]
         progress = self.progress
         held = self.slots.release(slot)
@@ -209,14 +249,11 @@ class Updater:
             progress.good = 0
         progress.check()
         self.slots.begin_write(slot, release)
-        hasher = hashlib.sha256()
-        yield from self._rehash(region, progress.good, hasher)
-        if progress.good < release.length:
-            yield from self._download(path, release, region, hasher)
-        if hasher.digest() != release.digest:
-            progress.good = 0
-            progress.save()
-            raise TrustError("target-hash", "the mirror served something else")
+        if pair:
+            yield from self._install_runtime(pair[0], pair[1], release)
+        elif self.runtimes:
+            self.runtimes.drop()
+        yield from self._fetch(path, release, region, image.HEADER_SIZE, progress)
         yield
         try:
             image.check(region, release, self.feed)
@@ -230,21 +267,49 @@ class Updater:
         _program(region, 0, image.encode_header(release, self.board))
         self.slots.finish_write(slot)
 
-    def _rehash(self, region, size, hasher):
+    def _install_runtime(self, path, release, app):
+        progress = self._runtime_progress
+        held = self.runtimes.candidate
+        progress.open(release.digest, 1 - self.runtimes.confirmed)
+        if not held or held.digest != release.digest:
+            progress.good = 0
+        progress.check()
+        slot = self.runtimes.begin_write(release, app, self.slots.confirmed_release)
+        region = self.runtimes.regions[slot]
+        yield from self._fetch(path, release, region, 0, progress)
+        # Once more, as the flash holds it now: what was downloaded was hashed on its way.
+        hasher = hashlib.sha256()
+        yield from self._rehash(region, 0, release.length, hasher)
+        if hasher.digest() != release.digest:
+            progress.good = 0
+            progress.save()
+            raise ImageError("runtime-digest", "runtime %d" % release.index)
+        self.runtimes.finish_write()
+
+    def _fetch(self, path, release, region, base, progress):
+        """The target's bytes into `region` from `base` on, as far as they are missing."""
+        hasher = hashlib.sha256()
+        yield from self._rehash(region, base, progress.good, hasher)
+        if progress.good < release.length:
+            yield from self._download(path, release, region, base, progress, hasher)
+        if hasher.digest() != release.digest:
+            progress.good = 0
+            progress.save()
+            raise TrustError("target-hash", "the mirror served something else")
+
+    def _rehash(self, region, base, size, hasher):
         """What an earlier run left in the slot counts only as far as it is hashed now."""
-        view = region.view(image.HEADER_SIZE, size)
         for start in range(0, size, _HASH_SLICE):
-            hasher.update(view[start : start + _HASH_SLICE])
+            hasher.update(region.view(base + start, min(_HASH_SLICE, size - start)))
             yield
 
-    def _download(self, path, release, region, hasher):
+    def _download(self, path, release, region, base, progress, hasher):
         """Bytes from `progress.good` on, each sector erased just before it is programmed.
 
         A run that erases something and gains no sector counts as an erasure of the slot, so that a
         mirror which always breaks off can't wear the flash out; a run that gains some only counts
         if it began at 0.
         """
-        progress = self.progress
         response = yield from self.targets.get(path, progress.good, release.length)
         if response is None:
             raise LinkError("target-missing", "not on this mirror")
@@ -260,22 +325,22 @@ class Updater:
                 if at == start:
                     progress.erasures += 1
                     progress.save()
-                    if not resumed:
+                    if base and not resumed:
                         region.erase(0)
                         yield
                 if at % sector == 0:
-                    region.erase((image.HEADER_SIZE + at) // sector)
+                    region.erase((base + at) // sector)
                     yield
-                _program(region, image.HEADER_SIZE + at, buf[:size])
+                _program(region, base + at, buf[:size])
                 hasher.update(buf[:size])
                 at += size
                 if at % sector == 0 and at - progress.good >= _MARK_SECTORS * sector:
-                    resumed = self._gained(at, resumed)
+                    resumed = _gained(progress, at, resumed)
                 yield
         except LinkError:
             at -= at % sector
             if at > progress.good:
-                self._gained(at, resumed)
+                _gained(progress, at, resumed)
             raise
         finally:
             response.close()
@@ -283,16 +348,6 @@ class Updater:
         if resumed:
             progress.erasures -= 1
         progress.save()
-
-    def _gained(self, at, resumed):
-        """Journals that the slot is good up to `at`. Returns whether the erasure of a resumed run
-        is still counted.
-        """
-        if resumed:
-            self.progress.erasures -= 1
-        self.progress.good = at
-        self.progress.save()
-        return False
 
     def _skip(self, response, offset, buf):
         """A server that ignores Range sends again what the slot holds already."""
@@ -308,6 +363,17 @@ class Updater:
                 raise LinkError("closed", "by the server, too early")
             at += response.readinto(view[at:])
             yield
+
+
+def _gained(progress, at, resumed):
+    """Journals that the slot is good up to `at`. Returns whether the erasure of a resumed run is
+    still counted.
+    """
+    if resumed:
+        progress.erasures -= 1
+    progress.good = at
+    progress.save()
+    return False
 
 
 def _program(region, off, data):

@@ -12,7 +12,6 @@ from tidemark.updater import Updater
 _TIME_WAIT_MS = const(60_000)
 _SLICE_MS = const(20)
 _FIRST_MS = const(2_000)
-_RUNTIME_INDEX = const(1)  # of the runtime that this base is frozen into
 
 _IDLE = const(0)
 _ASKING = const(1)
@@ -39,7 +38,7 @@ class Updates:
         self.updater = Updater(
             base.board.NAME,
             base.identity.id,
-            _RUNTIME_INDEX,
+            base.board.RUNTIME_INDEX,
             client,
             HttpClient(open_socket, targets_url),
             base.slots,
@@ -47,6 +46,7 @@ class Updates:
             (base.regions["slot_a"], base.regions["slot_b"]),
             self._uptime_s,
             cohort=config.cohort(base.config),
+            runtimes=base.runtimes,
         )
 
     def _uptime_s(self):
@@ -138,7 +138,7 @@ def authorised_release(base, root, claimed):
     entry = client.trusted.targets["targets"].signed["targets"].get(path)
     if entry is None:
         raise TrustError("not-a-target", "the metadata does not name the image in slot A")
-    release = target.parse_app(path, entry, base.board.NAME, _RUNTIME_INDEX)
+    release = target.parse_app(path, entry, base.board.NAME, base.board.RUNTIME_INDEX)
     if release != claimed:
         raise TrustError("not-a-target", "slot header and metadata disagree")
     if release.length > base.regions["slot_a"].size - image.HEADER_SIZE:

@@ -17,7 +17,7 @@ import tests.conftest  # the firmware's modules become importable
 from tests.powercut import explore, scenarios
 from tests.powercut.explore import Result, Shard
 from tests.powercut.scenarios import SCENARIOS
-from tests.powercut.world import Setting, make_setting, open_setting
+from tests.powercut.setting import Setting, make_setting, open_setting
 
 _FOLDER = tests.conftest.REPO / "build" / "powercut"
 _DONE = "complete"

@@ -8,7 +8,6 @@ timed or random but for a seed: a path of cuts names a run, and replays it.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -18,10 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.powercut import variants
-from tests.powercut.oracle import Broken
+from tests.powercut.broken import Broken
 from tests.powercut.scenarios import SCENARIOS, Scenario
+from tests.powercut.setting import Setting
 from tests.powercut.variants import Variant
-from tests.powercut.world import Setting, World
+from tests.powercut.world import World
 from tidemark_host.boards.nor import PowerCut
 
 SEED = b"tidemark"
@@ -63,7 +63,7 @@ Progress = Callable[[int], None]
 
 def start(setting: Setting, name: str) -> World:
     """Return a world in which the scenario is about to be driven."""
-    world = World(setting, SEED)
+    world = World(setting, SEED, SCENARIOS[name].board)
     SCENARIOS[name].prepare(world)
     world.state()  # what it imports is not imported anew in each fork
     # Forks share what is there: a collection would touch, and so copy, all of it.
@@ -115,12 +115,13 @@ class _Explorer:
         index = 0
         sent = -1
 
-        def cut(_address: int, data: bytes | None) -> None:
+        def cut(address: int, data: bytes | None) -> None:
             nonlocal index, sent
             number = world.life.operations - first + 1
             told, sent = world.life.sent != sent and number > 1, world.life.sent
             _owe(world)
-            for variant in variants.of(data, world.board.sector, told):
+            ways = variants.of(data, world.board.sector, told)
+            for variant in variants.distinct(world.life.nor, address, data, ways):
                 index += 1
                 if depth == 1 and not self._shard.has(index):
                     continue
@@ -161,16 +162,7 @@ def lose_power(world: World, variant: Variant) -> None:
     """In a forked world that is about to do a flash operation: cut it there."""
     address, data = world.next
     world.fork()
-    nor = world.life.nor
-    groups = set(nor.weak_groups())
-    variant.plan(nor)
-    with contextlib.suppress(PowerCut):
-        if data is None:
-            nor.erase(address)
-        else:
-            nor.program(address, data)
-    nor.no_cut()
-    for group in set(nor.weak_groups()) - groups:
+    for group in variant.apply(world.life.nor, address, data):
         world.readings[group] = list(variant.readings)
 
 
@@ -205,9 +197,11 @@ def _nothing(_address: int, _data: bytes | None) -> None:
 
 def wander(setting: Setting, name: str, seeds: range, depth: int, operations: int) -> Result:
     """Up to `depth` cuts in a row, at random from each seed. `operations`: of a clean run."""
+    result = Result()
+    if not operations:
+        return result
     world = start(setting, name)
     world.power_off()
-    result = Result()
     for seed in seeds:
         result.add(forked(lambda s=seed: _walk(world, name, s, depth, operations)))
     world.forget()

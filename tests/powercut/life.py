@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from tests.powercut.esp32 import OPERATION_MS, RTC_WATCHDOG_MS, Chip
 from tidemark_host import toolchain
 from tidemark_host.boardfile import Board
 from tidemark_host.boards.nor import NorError, NorFlash
@@ -28,6 +29,7 @@ FRAME = struct.Struct("<BBxxIII")
 CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
 _HELLO, _PROGRAM, _ERASE, _MARKER, _RESET = 1, 2, 3, 4, 5
 _CONNECT, _SEND, _RECV, _CLOSE, _TICK, _PROMPT = 6, 7, 8, 9, 10, 11
+_SET_BOOT, _MARK_VALID = 12, 13
 _REFUSED = 255
 _HEAP = "256k"
 _HANG_S = 20.0  # of a process that says nothing: a defect of the simulation, never waited for
@@ -85,11 +87,15 @@ class Life:
         self.sent = 0  # times the board sent something: what the outside could have seen
         self.marker = 0
         self.log = b""  # of the boots before this one
+        self.chip: Chip | None = None  # of a board with a bootloader of its own
+        self._hangs = False  # the runtime does not get to stage 0
         self._began = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: socket.socket | None = None
         self._out = -1
         self._make_flash(b"\xff" * board.flash_size)
+        if board.esp32:
+            self.chip = Chip(board, self)
 
     # -- flash
 
@@ -124,13 +130,22 @@ class Life:
     # -- power
 
     def start(self, cause: str = "power-on", raw: bool = False) -> None:
-        """Begin a boot. `raw`: as a soft reset into the raw REPL, without main.py."""
-        ours, theirs = socket.socketpair()
-        self._out = os.memfd_create("console")
-        self._began = self.now
+        """Begin a boot. `raw`: as a soft reset into the raw REPL, without main.py.
+
+        Raises bootloader.BootError when a bootloader finds nothing to start.
+        """
         if cause == "power-on":
             self.marker = 0
         self.boots += 1
+        if self.chip and cause != "soft":
+            operations = self.operations
+            self._hangs = not self.chip.boot()
+            self.now += OPERATION_MS * (self.operations - operations)
+            if self._hangs:
+                return
+        ours, theirs = socket.socketpair()
+        self._out = os.memfd_create("console")
+        self._began = self.now
         self._cause, self._raw = cause, raw
         fds = (theirs.fileno(), self._fd)
         self._process = subprocess.Popen(
@@ -183,13 +198,19 @@ class Life:
 
         Raises nor.PowerCut when the flash loses its power, Hung.
         """
+        if self._hangs:
+            self._hangs = False
+            self.now += RTC_WATCHDOG_MS
+            self.tick(self.now)
+            return Restart("watchdog")
         op, sock, size, arg, uptime = FRAME.unpack(self._take(FRAME.size))
         payload = self._take(size) if size else b""
         now = self._began + uptime
         if now - self.now >= 1:
             self.now = now
         if op in (_PROGRAM, _ERASE):
-            self._operate(arg, payload if op == _PROGRAM else None)
+            self.operate(arg, payload if op == _PROGRAM else None)
+            self._answer()
             return None
         if op == _RESET:
             return Restart(CAUSES[arg])
@@ -200,7 +221,9 @@ class Life:
         if op == _HELLO:
             nonce = hashlib.sha256(self.seed + struct.pack("<I", self.boots)).digest()[:16]
             nor = self.nor
-            info = struct.pack("<16sIIII", nonce, nor.size, nor.sector, nor.page, self.marker)
+            runs = (self.chip.slot, self.chip.index) if self.chip else (0, 1)
+            numbers = (nor.size, nor.sector, nor.page, self.marker, *runs)
+            info = struct.pack("<16sIIIIII", nonce, *numbers)
             self._answer(info, CAUSES.index(self._cause), int(self._raw))
         elif op == _MARKER:
             self.marker = arg
@@ -220,11 +243,18 @@ class Life:
         elif op == _TICK:
             self.tick(now)
             self._answer()
+        elif op in (_SET_BOOT, _MARK_VALID) and self.chip:
+            refusal = self.chip.set_boot(arg) if op == _SET_BOOT else self.chip.mark_valid()
+            self._answer(refusal.encode())
         else:
             raise Hung(f"request {op}")
         return None
 
-    def _operate(self, address: int, data: bytes | None) -> None:
+    def operate(self, address: int, data: bytes | None) -> None:
+        """Do one operation of the flash: a page's program, or the erase of a sector (None).
+
+        Raises Refused, and nor.PowerCut.
+        """
         self.before(address, data)
         self.operations += 1
         try:
@@ -234,7 +264,6 @@ class Life:
                 self.nor.program(address, data)
         except NorError as error:
             raise Refused(f"{error} at {address:#x}") from error
-        self._answer()
 
     def _answer(self, payload: bytes = b"", arg: int = 0, sock: int = 0) -> None:
         assert self._pipe is not None
@@ -261,10 +290,14 @@ class Life:
 
 @dataclass(frozen=True)
 class Program:
-    """How the board's process is started: the runtime, and the folder of what is not frozen."""
+    """How the board's process is started: the runtime, and the folder of what is not frozen.
+
+    `broken`: MicroPython that takes a rule out of the frozen base, to see the judge refute it.
+    """
 
     runtime: Path
     folder: Path
+    broken: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -273,7 +306,8 @@ class Program:
 
     def argv(self, control: int, flash: int) -> list[str]:
         """Return the command for inherited descriptors of the frames and of the flash."""
-        entry = f"import sim_port; sim_port.install(); sim_port.start({control}, {flash})"
+        start = f"sim_port.start({control}, {flash})"
+        entry = f"import sim_port; sim_port.install()\n{self.broken}\n{start}"
         return [str(self.runtime), "-X", f"heapsize={_HEAP}", "-c", entry]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.powercut.broken import Broken
+from tests.powercut.pairs import Pairs
 from tidemark_host import protocol
 from tidemark_host.boardfile import Board
 from tidemark_host.boards.nor import NorFlash
@@ -25,14 +27,6 @@ _BANNER = re.compile(
 _TRIAL_BOOTS = 18  # the first, 16 after a lost supply, and one whose loss is not yet counted
 _FLOOR, _MARKS, _HEAD, _TIME_FLOOR, _SLOTS = 1003, 1004, 1007, 1008, 1002
 _ROOT, _REGIONS = "root", ("slot_a", "slot_b")
-
-
-class Broken(Exception):
-    """An invariant does not hold; `rule` is its number in the design."""
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,11 @@ class State:
     waiting: list[tuple[int, int]]  # readings not acknowledged: (epoch, index)
     public: bytes
     last_trial: list[Any] | None
+
+    @property
+    def release(self) -> int:
+        """Return the index of the confirmed release, 0: none."""
+        return self.releases[self.confirmed].index if self.confirmed < 2 else 0
 
 
 def banners(text: bytes) -> list[Banner]:
@@ -128,6 +127,7 @@ class Oracle:
     rejected: set[int] = field(default_factory=set)
     epoch: int = 0  # the highest that left the board
     messages: int = 0
+    pairs: Pairs | None = None  # of a board with runtime slots
 
     @property
     def device(self) -> str:
@@ -199,7 +199,16 @@ class Oracle:
 
     # -- what the board runs
 
-    def booted(self, banner: Banner) -> None:
+    def started(self, flash: NorFlash, slot: int, state: State | None) -> None:
+        """A bootloader started a runtime slot. I3, I4, I5."""
+        if self.pairs:
+            self.pairs.started(flash, slot, self._release(state))
+
+    def _release(self, state: State | None) -> int:
+        """Return the confirmed release; the first, which comes with the board, before any."""
+        return max(self.confirmed, state.release if state else 0, 1)
+
+    def booted(self, banner: Banner, state: State | None = None) -> None:
         """Stage 0 handed over. I3, I4, I5."""
         if banner.mode == "trial":
             count = self.trial_boots.get(banner.release, 0) + 1
@@ -210,6 +219,9 @@ class Oracle:
                 raise Broken("I5", f"release {banner.release} was rejected and is tried again")
         if banner.slot and banner.release < self.confirmed:
             raise Broken("I4", f"release {banner.release} runs, {self.confirmed} was confirmed")
+        if self.pairs and banner.slot:
+            trial = banner.mode == "trial"
+            self.pairs.handed_over(banner.release, trial, self._release(state))
         if banner.mode == "normal":
             self.confirmed = max(self.confirmed, banner.release)
 
@@ -226,9 +238,13 @@ class Oracle:
         elif outcome == "rejected":
             self.rejected.add(release)
         self.trial_boots.pop(release, None)
+        if self.pairs:
+            self.pairs.concluded()
 
     def operation(self, running: str, state: State | None, address: int) -> None:
         """The flash is about to change at `address`. I3."""
+        if self.pairs:
+            self.pairs.operation(address, self._release(state))
         for number, name in enumerate(_REGIONS):
             region = self.board.regions[name]
             if region.offset <= address < region.end:
@@ -267,6 +283,8 @@ class Oracle:
                 raise Broken("I4", f"floor {state.floor}, release {release.index} confirmed")
             if release.index < self.confirmed:
                 raise Broken("I4", f"release {release.index} after {self.confirmed}")
+        if self.pairs:
+            self.pairs.check(content, self._release(state))
         if self.owed:
             raise Broken("I2", f"stored readings never arrived: {sorted(self.owed)}")
         self._check_ring(content)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.powercut.oracle import Broken
-from tests.powercut.world import READINGS, Setting, World
+from tests.powercut import esp32
+from tests.powercut.broken import Broken
+from tests.powercut.setting import PAIRS, PLAIN, Setting
+from tests.powercut.world import READINGS, World
 from tidemark_host.boards.nor import NorFlash
+from tidemark_host.esp32 import otadata
 from tidemark_host.provision import ProvisionError
 from tidemark_host.release import KeyStore, Repository
 
@@ -29,6 +32,7 @@ class Scenario:
     drive: Callable[[World], None]
     short: bool = False
     erases: tuple[str, ...] = ()  # regions of which a clean run erases a sector: what it is for
+    board: str = PLAIN
 
 
 # -- ends ---------------------------------------------------------------------------------------
@@ -74,7 +78,7 @@ def _updates(world: World) -> None:
 
 
 def _factory(world: World) -> None:
-    world.life.load(world.setting.factory)
+    world.life.load(world.kit.factory)
 
 
 def _birth(world: World) -> None:
@@ -245,21 +249,30 @@ def publish(setting: Setting) -> None:
     """Make the update repositories of the scenarios, once."""
     keys = KeyStore(setting.folder / "keys")
     for name, image in setting.images.items():
-        if name == "first":
+        if name in ("first", "brittle"):
             continue
-        target = setting.mirror(name)
-        shutil.copytree(setting.mirror("first"), target)
+        target = setting.mirror(PLAIN, name)
+        shutil.copytree(setting.mirror(PLAIN, "first"), target)
         repository = Repository.open(target, keys)
-        repository.add(image, board=setting.board.name, version="2.0.0")
+        repository.add(image, board=PLAIN, version="2.0.0")
         if name == "good":
             repository.rotate("timestamp")
+        repository.publish()
+    board = setting.kits[esp32.NAME].board
+    for name, (image, runtime) in PAIRS.items():
+        target = setting.mirror(board.name, name)
+        shutil.copytree(setting.mirror(board.name, "first"), target)
+        repository = Repository.open(target, keys)
+        least = repository.add_runtime(runtime.image, board=board, version="2.0.0")
+        content = setting.images[image]
+        repository.add(content, board=board.name, version="2.0.0", min_runtime=least)
         repository.publish()
 
 
 def _offered(image: str) -> Callable[[World], None]:
     def prepare(world: World) -> None:
         provisioned(world)
-        world.network.mirror = world.setting.mirror(image)
+        world.network.mirror = world.setting.mirror(world.board.name, image)
 
     return prepare
 
@@ -314,15 +327,50 @@ def _silent_trial(world: World) -> None:
     world.deaf = lambda w: bool(w.banner) and w.banner.mode == "trial"  # type: ignore[union-attr]
 
 
-def _many_losses(world: World) -> None:
+def _many_losses(world: World, image: str = "good") -> None:
     """A trial that has lost its supply seventeen times: one more and it is called off."""
-    _staged("good")(world)
+    _staged(image)(world)
     world.deaf = lambda _world: True
     for _ in range(17):
         world.power_on()
         world.run(lambda w: w.banner is not None, "the trial")
         world.power_off()
     world.deaf = lambda _world: False
+
+
+# -- releases with a runtime ----------------------------------------------------------------------
+
+
+def _fresh_otadata(world: World) -> None:
+    """A pair is offered to a board whose bootloader has still to make the first entry."""
+    _offered("pair")(world)
+    assert world.life.chip
+    region = world.life.chip.layout.otadata
+    assert region
+    content = bytearray(world.life.content)
+    content[region.offset : region.offset + region.size] = b"\xff" * region.size
+    world.life.load(bytes(content))
+
+
+def _found_valid(world: World) -> None:
+    """The runtime on trial was marked valid, and the power failed before the confirmation."""
+    _staged("pair-brittle")(world)
+    world.power_on()
+    world.run(_new_is_valid, "the new runtime's entry is valid")
+    world.power_off()
+    state = world.state()
+    if not state or state.release != 1:
+        raise Broken("I5", "the new pair is confirmed already")
+
+
+def _new_is_valid(world: World) -> bool:
+    chip = world.life.chip
+    assert chip and chip.layout.otadata
+    entries = otadata.read(world.life.nor, chip.layout.otadata)
+    index = otadata.active(entries)
+    if index is None or entries[index].state != otadata.State.VALID:
+        return False
+    return otadata.slot_of(entries[index].seq, 2) == 1
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -352,6 +400,36 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "counter": Scenario(
         "a boot that erases a counter sector", _old_counter, _runs(1), erases=("counter",)
+    ),
+    "runtime": Scenario(
+        "an application with its runtime, from a blank otadata to confirmation",
+        _fresh_otadata,
+        _updates,
+        board=esp32.NAME,
+    ),
+    "runtime-crash": Scenario(
+        "a runtime that does not get to stage 0: the bootloader's rollback",
+        _staged("pair-hangs"),
+        _ends(1, "rejected"),
+        board=esp32.NAME,
+    ),
+    "runtime-unwell": Scenario(
+        "a health check fails on the new runtime: both go back",
+        _staged("pair-unwell"),
+        _ends(1, "rejected"),
+        board=esp32.NAME,
+    ),
+    "runtime-restore": Scenario(
+        "a pair rejected when its runtime is valid already",
+        _found_valid,
+        _ends(1, "rejected"),
+        board=esp32.NAME,
+    ),
+    "runtime-power": Scenario(
+        "a pair's trial called off after too many losses of power, then repeated",
+        lambda world: _many_losses(world, "pair"),
+        _ends(2, "confirmed"),
+        board=esp32.NAME,
     ),
     "lost": Scenario("lost state: silence and safe mode", _lost, _safe_then_anew),
 }

@@ -6,8 +6,9 @@ import hashlib
 
 import pytest
 
-from tests.powercut.oracle import Banner, Broken, Oracle, State
-from tests.powercut.world import make_board
+from tests.powercut.broken import Broken
+from tests.powercut.oracle import Banner, Oracle, State
+from tests.powercut.setting import make_board
 
 BOARD = make_board()
 IMAGE = b"image" * 100

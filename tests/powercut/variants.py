@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidemark_host.boards.nor import AFTER, BEFORE, JUNK, MIXED, NEW, OLD, TORN, NorFlash
+from tidemark_host.boards.nor import AFTER, BEFORE, JUNK, MIXED, NEW, OLD, TORN, NorFlash, PowerCut
 
 _LETTERS = {"o": OLD, "n": NEW, "j": JUNK, "m": MIXED}
 # What the cells of an interrupted operation read as, from boot to boot; the last one stays.
@@ -23,10 +24,21 @@ class Variant:
     mask: int = 0
     readings: tuple[str, ...] = ()
 
-    def plan(self, nor: NorFlash) -> None:
-        """Have the next operation of `nor` fail like this."""
+    def apply(self, nor: NorFlash, address: int, data: bytes | None) -> set[int]:
+        """Do an operation that fails like this: a program of `data`, None for an erase.
+
+        Returns the groups of the cells that it left weak.
+        """
+        before = nor.weak_groups()
         nor.set_weak(bool(self.readings))
         nor.plan_cut(0, self.kind, self.count, self.mask)
+        with contextlib.suppress(PowerCut):
+            if data is None:
+                nor.erase(address)
+            else:
+                nor.program(address, data)
+        nor.no_cut()
+        return set(nor.weak_groups()).difference(before)
 
 
 def parse(name: str) -> Variant:
@@ -59,6 +71,23 @@ def of(data: bytes | None, sector: int, told: bool) -> list[Variant]:
             names += _unique([(first, 0xF0), (first + 1, 0), (middle, 0x5A), (last, 0x0F)])
     names += [f"weak:{row}" for row in _READINGS]
     return [parse(name) for name in (*names, AFTER)]
+
+
+def distinct(
+    nor: NorFlash, address: int, data: bytes | None, variants: Sequence[Variant]
+) -> list[Variant]:
+    """Return the variants that leave the flash in another state than each one before them."""
+    state = nor.snapshot()
+    seen: set[object] = set()
+    found: list[Variant] = []
+    for variant in variants:
+        weak = variant.apply(nor, address, data)
+        left = (nor.snapshot(), variant.readings if weak else ())
+        if left not in seen:
+            seen.add(left)
+            found.append(variant)
+        nor.restore(state)
+    return found
 
 
 def _unique(cuts: Sequence[tuple[int, int]]) -> list[str]:

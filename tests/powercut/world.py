@@ -2,190 +2,62 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.powercut import oracle
-from tests.powercut.life import Life, Program, Prompt, Restart, compiled
+from tests.powercut.broken import Broken
+from tests.powercut.esp32 import layout_of
+from tests.powercut.life import Life, Prompt, Restart
 from tests.powercut.network import BROKER, BROKER_PORT, MIRROR, Network
-from tests.powercut.oracle import Broken, Oracle
-from tidemark_host import protocol, toolchain
-from tidemark_host.boardfile import Board, generate_board_module, parse_board
+from tests.powercut.oracle import Oracle
+from tests.powercut.pairs import Pairs
+from tests.powercut.setting import MANY, PLAIN, RUNTIME_OF, RUNTIMES, Setting
+from tidemark_host import protocol
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.nor import OLD
-from tidemark_host.factory import factory_image
+from tidemark_host.esp32.bootloader import BootError
 from tidemark_host.gateway.core import Core, Message
-from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.store import Store
-from tidemark_host.hil.images import FAULTS
 from tidemark_host.inventory import Inventory
 from tidemark_host.provision import Anchors, LinkSettings, begin, finish
-from tidemark_host.release import KeyStore, Repository, app_path
-from tidemark_host.romfs import build_image
-from tidemark_host.toolchain_build import firmware_dir
 
-# As boards/VIRTUAL, with regions so small that they wrap within a scenario, and a quicker trial.
-_BOARD = """
-name = "SIMULATED"
-chip = "unix"
-[flash]
-size = 0x2A000
-sector = 4096
-page = 256
-[regions]
-runtime = [0x00000, 0x01000]
-provisioning = [0x01000, 0x01000]
-counter = [0x02000, 0x02000]
-journal = [0x04000, 0x04000]
-evidence = [0x08000, 0x02000]
-outbox = [0x0A000, 0x03000]
-slot_a = [0x0D000, 0x06000]
-slot_b = [0x13000, 0x06000]
-vfs = [0x19000, 0x11000]
-[watchdog]
-timeout_ms = 4000
-[trial]
-hold_ms = 300
-limit_ms = 20000
-backoff_ms = 1000
-[lease]
-boot_ms = 30000
-repl_ms = 60000
-[health]
-heap_floor = 16384
-[limits]
-runtime_max = 0x1000
-heap = 262144
-"""
-_FACTORY, _ROOT, _WALL = "factory.bin", "root.json", "wall"  # files of a setting
-_PORT = Path(__file__).parent / "micropython" / "sim_port.py"
-_ONE = {"period_ms": 1000, "readings_max": 1}
-_MANY = {"period_ms": 200, "readings_max": 6}
-_TABLE = 6144  # bytes of a table in each image: more than two sectors of slot
-# Bugs of an application that end in each way a trial can: app.py and these lines.
-_STALLS = """
-
-def tasks(base, _tasks=tasks):
-    import time
-    from tidemark.supervisor import Task
-
-    def wait():
-        while True:
-            time.sleep_ms(100)
-
-    return _tasks(base) + [Task("sensor", wait, 100, 5000)]
-"""
-_HOARDS = """
-
-def tasks(base, _tasks=tasks):
-    from tidemark.supervisor import Task
-
-    return _tasks(base) + [Task("history", lambda: bytearray(1 << 20), 1, 60000)]
-"""
-IMAGES: Mapping[str, str] = {
-    "first": "",
-    "good": "",
-    "reads": "",
-    "crashes": FAULTS["crashes"],
-    "unwell": FAULTS["unwell"],
-    "stalls": _STALLS,
-    "hoards": _HOARDS,
-}
-READINGS = _MANY["readings_max"]  # of a boot of the image "reads"
+READINGS = MANY["readings_max"]  # of a boot of the image "reads"
 _LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
 _TICK_MS = 500
+_IMAGES = ("slot_a", "slot_b", "ota_0", "ota_1")
 _OUTCOMES = ("confirmed", "rejected", "inconclusive")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all worlds of a run share: files, keys, the flash of a provisioned board."""
-
-    board: Board
-    program: Program
-    folder: Path
-    gateway: GatewayIdentity
-    images: Mapping[str, bytes]
-    factory: bytes
-    root: bytes
-    wall: float
-
-    def mirror(self, name: str) -> Path:
-        """Return the folder of an update repository."""
-        return self.folder / "updates" / name
-
-
-def make_board() -> Board:
-    """Return the simulated board."""
-    return parse_board(_BOARD.encode())
-
-
-def make_setting(folder: Path) -> Setting:
-    """Build and sign everything in an empty folder. Takes some seconds."""
-    board = make_board()
-    own = folder / "board"
-    own.mkdir(parents=True)
-    (own / "sim_port.mpy").write_bytes(compiled(_PORT))
-    (own / "tidemark_board.py").write_text(generate_board_module(board))
-    agent = firmware_dir() / "agent"
-    images: dict[str, bytes] = {}
-    app = (agent / "app.py").read_text("utf-8")
-    for name, fault in IMAGES.items():
-        overlay = folder / "overlays" / name
-        (overlay / "agent").mkdir(parents=True)
-        (overlay / "agent" / "app.py").write_text(app + fault, "utf-8")
-        blocks = (hashlib.sha256(f"{name} {n}".encode()).digest() for n in range(_TABLE // 32))
-        (overlay / "calibration.bin").write_bytes(b"".join(blocks))
-        settings = _MANY if name == "reads" else _ONE
-        out = folder / f"{name}.romfs"
-        images[name] = build_image([agent, overlay], settings, out).read_bytes()
-    keys = KeyStore.create(folder / "keys")
-    base = folder / "updates" / "first"
-    repository = Repository.create(base, keys)
-    repository.add(images["first"], board=board.name, version="1.0.0")
-    repository.publish()
-    factory = factory_image(board, base, app_path(board.name, 1))
-    (folder / _FACTORY).write_bytes(factory)
-    (folder / _ROOT).write_bytes(repository.root_bytes())
-    (folder / _WALL).write_text(str(time.time()))
-    return open_setting(folder)
-
-
-def open_setting(folder: Path) -> Setting:
-    """Return what `make_setting` made in a folder: the same keys, images and time."""
-    return Setting(
-        make_board(),
-        Program(toolchain.runtime(), folder / "board"),
-        folder,
-        GatewayIdentity.load_or_create(folder / "gateway"),
-        {name: (folder / f"{name}.romfs").read_bytes() for name in IMAGES},
-        (folder / _FACTORY).read_bytes(),
-        (folder / _ROOT).read_bytes(),
-        float((folder / _WALL).read_text()),
-    )
 
 
 class World:
     """One board and all around it. Everything is this process's, so a fork is a copy of it all."""
 
-    def __init__(self, setting: Setting, seed: bytes = b"tidemark") -> None:
+    def __init__(self, setting: Setting, seed: bytes = b"tidemark", board: str = PLAIN) -> None:
         self.setting = setting
-        self.board = setting.board
+        self.kit = setting.kits[board]
+        self.board = self.kit.board
         handle = tempfile.mkdtemp(dir=setting.folder)
         self.inventory = Inventory(Path(handle) / "inventory.json")
         self.store = Store(Path(":memory:"))
-        self.network = Network(self._published, self._retained, setting.mirror("first"))
-        self.life = Life(setting.board, setting.program, self.network, seed)
+        self.network = Network(self._published, self._retained, setting.mirror(board, "first"))
+        self.life = Life(self.board, self.kit.program, self.network, seed)
         self.life.before = self._before
         self.life.tick = self._tick
-        self.oracle = Oracle(setting.board, images=tuple(setting.images.values()))
+        self.oracle = Oracle(self.board, images=tuple(setting.images.values()))
+        regions = self.board.regions.values()
+        places = [(r.name, r.offset, r.end) for r in regions if r.name != "runtime"]
+        if self.board.esp32:
+            rows = self.board.esp32.partitions
+            chips = [row for row in rows if row.label in ("otadata", "ota_0", "ota_1")]
+            places = [*places, *((row.label, row.offset, row.end) for row in chips)]
+            layout = layout_of(self.board)
+            self.oracle.pairs = Pairs(layout, RUNTIMES, RUNTIME_OF)
+        self._places = places
+        self._images = [(start, end) for name, start, end in places if name in _IMAGES]
         self.core = Core(
             setting.gateway,
             self.inventory,
@@ -208,6 +80,7 @@ class World:
         self._seen = 0  # of the console's text
         self._ticked = 0
         self._state: tuple[int, oracle.State | None] = (-1, None)
+        self._changed = 0  # the operation, by number, that may have changed it
 
     # -- power
 
@@ -243,7 +116,15 @@ class World:
         self.restarts.append(cause)
         if self.say:
             self.say(f"{self.life.now:7} ms  == {cause}")
-        self.life.start(cause, raw)
+        try:
+            self.life.start(cause, raw)
+        except BootError as error:
+            raise Broken("I3", f"nothing starts: {error}") from error
+        chip = self.life.chip
+        if chip and cause != "soft":
+            if self.say:
+                self.say(f"{self.life.now:7} ms  == ota_{chip.slot}, runtime {chip.index}")
+            self.oracle.started(self.life.nor, chip.slot, self.state())
 
     def power_off(self) -> None:
         """Take the power away between operations."""
@@ -281,10 +162,11 @@ class World:
 
     def _before(self, address: int, data: bytes | None) -> None:
         self._look()
-        slot = next((n for n in ("slot_a", "slot_b") if self._inside(n, address)), None)
-        if slot:
+        if any(start <= address < end for start, end in self._images):
             running = self.banner.slot if self.banner else ""
             self.oracle.operation(running, self.state(), address)
+        else:
+            self._changed = self.life.operations + 1
         self.next = (address, data)
         if self.say:
             self._tell(address, data)
@@ -292,22 +174,17 @@ class World:
 
     def _tell(self, address: int, data: bytes | None) -> None:
         assert self.say
-        for name, region in self.board.regions.items():
-            if region.offset <= address < region.end:
+        for name, start, end in self._places:
+            if start <= address < end:
                 what = "erase" if data is None else "program"
                 number = self.life.operations + 1
-                self.say(
-                    f"{self.life.now:7} ms  {number:5} {what} {name}+{address - region.offset:#x}"
-                )
-
-    def _inside(self, name: str, address: int) -> bool:
-        region = self.board.regions[name]
-        return region.offset <= address < region.end
+                self.say(f"{self.life.now:7} ms  {number:5} {what} {name}+{address - start:#x}")
 
     def state(self) -> oracle.State | None:
         """Return what the flash holds now, None while it can't be read."""
         at = self.life.operations
-        if self._state[0] != at:
+        # What is written into images changes nothing of it.
+        if self._state[0] != at and self._state[0] < self._changed:
             try:
                 self._state = (at, oracle.read_state(self.board, self.life.content))
             except Exception:  # the firmware refuses it too: nothing is confirmed that is known
@@ -327,7 +204,7 @@ class World:
             for banner in oracle.banners(line):
                 self.banner = banner
                 self.banners.append(banner)
-                self.oracle.booted(banner)
+                self.oracle.booted(banner, self.state() if self.oracle.pairs else None)
                 if banner.slot:
                     self.oracle.runs(banner.slot, self.life.content)
             words = line.split()
@@ -425,4 +302,4 @@ class World:
             update_s=60,
             report_s=30,
         )
-        finish(self, Anchors(self.setting.root, self.setting.gateway.public), link)
+        finish(self, Anchors(self.kit.root, self.setting.gateway.public), link)

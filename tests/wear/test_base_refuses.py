@@ -30,6 +30,9 @@ class Port:
     def flash(self) -> nor.NorFlash:
         return self._flash
 
+    def runtimes(self) -> None:
+        return None
+
     def reset_cause(self) -> str:
         return "power-on"
 

@@ -128,6 +128,11 @@ def flash():
     return _state["flash"]
 
 
+def runtimes():
+    """Return None: this runtime has no second slot."""
+    return None
+
+
 # -- chip -----------------------------------------------------------------------------------------
 
 

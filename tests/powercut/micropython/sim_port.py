@@ -11,7 +11,7 @@ import ffi
 import micropython
 import uctypes
 
-from tidemark.errors import FlashError, LinkError
+from tidemark.errors import FlashError, LinkError, StateError
 
 # A frame, either way: op or status, socket, size of what follows, argument, time (ms) or, in an
 # answer, the sockets that have something to read (a bit each).
@@ -28,6 +28,8 @@ _RECV = micropython.const(8)
 _CLOSE = micropython.const(9)
 _TICK = micropython.const(10)
 _PROMPT = micropython.const(11)
+_SET_BOOT = micropython.const(12)
+_MARK_VALID = micropython.const(13)
 
 # What things take. The rest is free: a board is as fast as its waits.
 _CALL_US = micropython.const(20)
@@ -42,7 +44,7 @@ _CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
 _PERIOD = micropython.const(0x3FFFFFFF)
 
 _us = [0]  # now
-_state = {"due": None, "ready": 0, "told": 0, "timing": False, "random": b"", "count": 0}
+_state = {"runtimes": None, "due": None, "ready": 0, "told": 0, "timing": False, "count": 0}
 _timers = []
 _pipe = None
 _tx = bytearray(_HEADER)
@@ -54,7 +56,7 @@ def start(control, flash_fd):
     global _pipe
     _pipe = open(control, "r+b", buffering=0)
     info, cause, raw = _ask(_HELLO)
-    seed, size, sector, page, marker = struct.unpack("<16sIIII", info)
+    seed, size, sector, page, marker, slot, index = struct.unpack("<16sIIIIII", info)
     lib = ffi.open(None)
     mmap = lib.func("p", "mmap", "pLiiil")
     content = uctypes.bytearray_at(mmap(None, size, 1, 1, flash_fd, 0), size)
@@ -62,6 +64,11 @@ def start(control, flash_fd):
     _state["seed"] = seed
     _state["marker"] = marker
     _state["cause"] = _CAUSES[cause]
+    # Frozen into a real runtime: here one program stands for all of them.
+    board = sys.modules["tidemark_board"]
+    board.RUNTIME_INDEX = index
+    if hasattr(board, "PARTITIONS"):
+        _state["runtimes"] = _Runtimes(_state["flash"], board.PARTITIONS, slot)
     _run("_boot")
     if not raw:
         _run("main")
@@ -268,6 +275,39 @@ class _Flash:
 
 def flash():
     return _state["flash"]
+
+
+# -- runtimes -------------------------------------------------------------------------------------
+
+
+class _Runtimes:
+    """ESP-IDF's two application slots; its calls are done by the host's model of them."""
+
+    def __init__(self, flash, partitions, running):
+        # Here, as each board of one chip or the other, or none, has it.
+        from tidemark.flash import Region
+
+        self.running = running
+        self.otadata, *slots = [
+            Region(flash, *partitions[name][2:4]) for name in ("otadata", "ota_0", "ota_1")
+        ]
+        self.regions = tuple(slots)
+
+    def set_boot(self, slot):
+        self._call(_SET_BOOT, slot)
+
+    def mark_valid(self):
+        self._call(_MARK_VALID)
+
+    def _call(self, op, slot=0):
+        refusal, _, _ = _ask(op, slot)
+        _advance(_PROGRAM_MS + _ERASE_MS, False)
+        if refusal:
+            raise StateError("ota-refused", str(refusal, "ascii"))
+
+
+def runtimes():
+    return _state["runtimes"]
 
 
 # -- chip -----------------------------------------------------------------------------------------

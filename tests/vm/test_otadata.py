@@ -1,0 +1,101 @@
+# The entries of ESP-IDF's otadata as the firmware reads them. tests/esp32/test_runtime_lives.py has
+# the host's model of the bootloader on the other side.
+
+import binascii
+import struct
+
+from nor import TORN, NorFlash, PowerCut
+from tidemark import otadata
+from tidemark.errors import FlashError
+from tidemark.flash import Region
+from tidemark.otadata import ABORTED, INVALID, NEW, PENDING, UNDEFINED, VALID, Otadata
+
+BLANK = b"\xff" * 32
+
+
+def entry(sequence, state, crc=None):
+    if crc is None:
+        crc = binascii.crc32(struct.pack("<I", sequence), 0xFFFFFFFF) & 0xFFFFFFFF
+    return struct.pack("<I20sII", sequence, b"\xff" * 20, state, crc)
+
+
+def made(first, second, weak=False):
+    """Otadata with two entries (bytes) and its flash."""
+    flash = NorFlash(2 * 4096, weak=weak)
+    region = Region(flash, 0, 2 * 4096)
+    for number, raw in enumerate((first, second)):
+        if raw != BLANK:
+            region.write(number * 4096, raw)
+    return Otadata(region), flash
+
+
+def test_crc_is_that_of_esp_idf():
+    # Sequence 1 and 2 of images that Espressif's bootloader booted.
+    assert struct.unpack_from("<I", entry(1, VALID), 28)[0] == 0x4743989A
+    assert struct.unpack_from("<I", entry(2, VALID), 28)[0] == 0x55F63774
+
+
+def test_an_entry_that_is_erased_torn_or_given_up_counts_for_nothing():
+    for raw in (
+        BLANK,
+        entry(1, VALID, 0x4743989B),
+        entry(1, ABORTED),
+        entry(1, INVALID),
+        entry(0xFFFFFFFF, VALID),
+    ):
+        assert otadata.parse(raw) is None
+        assert otadata.in_charge((raw, BLANK)) is None
+        assert otadata.in_charge((raw, entry(2, VALID))) == (1, 1, VALID)
+
+
+def test_the_higher_sequence_is_in_charge_and_the_first_of_equals():
+    assert otadata.in_charge((entry(1, VALID), entry(2, NEW))) == (1, 1, NEW)
+    assert otadata.in_charge((entry(3, PENDING), entry(2, VALID))) == (0, 0, PENDING)
+    assert otadata.in_charge((entry(4, VALID), entry(4, NEW))) == (0, 1, VALID)
+
+
+def test_a_state_that_is_none_of_the_six_is_still_in_charge():
+    assert otadata.in_charge((entry(1, 0x17), BLANK)) == (0, 0, 0x17)
+    assert otadata.in_charge((entry(1, UNDEFINED), BLANK)) == (0, 0, UNDEFINED)
+
+
+def test_affirm_programs_the_entry_in_charge_again_with_its_own_bytes():
+    ota, flash = made(entry(1, VALID), BLANK, weak=True)
+    flash.erase(4096)
+    flash.plan_cut(0, TORN)
+    try:
+        Region(flash, 0, 2 * 4096).write(4096, entry(2, VALID))
+    except PowerCut:
+        pass
+    flash.power_up({1: "new"})
+    assert ota.in_charge() == (1, 1, VALID)
+    ota.affirm()
+    flash.power_up({1: "old"})
+    assert ota.in_charge() == (1, 1, VALID)
+
+
+def test_affirm_and_clear_need_an_entry_in_charge():
+    ota, flash = made(entry(1, VALID, 0), entry(2, ABORTED))
+    before = flash.operations
+    ota.affirm()
+    ota.clear_other()
+    assert flash.operations == before
+
+
+def test_clear_erases_the_entry_that_is_not_in_charge_whatever_it_reads():
+    for other in (BLANK, entry(2, VALID), entry(2, ABORTED), entry(9, VALID, 1)):
+        ota, flash = made(entry(3, VALID), other)
+        ota.clear_other()
+        assert ota.read() == (entry(3, VALID), BLANK)
+        assert flash.erases == 1
+
+
+def test_a_worn_entry_is_told():
+    ota, flash = made(entry(3, VALID), entry(2, VALID))
+    flash.fail(1, "no-erase")
+    try:
+        ota.clear_other()
+    except FlashError as error:
+        assert error.code == "readback"
+    else:
+        raise AssertionError("the entry is still there")
