@@ -14,7 +14,7 @@ from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
 THIN = 6  # only each n-th cut, but of the short scenarios each
-THIN_LONG = 18  # of those in which a pair is installed
+THIN_LONG = 12  # of those in which a pair is installed
 PATHS = 4  # seeded, up to six cuts in a row
 
 
