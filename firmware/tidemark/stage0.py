@@ -135,8 +135,10 @@ def _enter_runtime(release):
     try:
         reason = base.runtimes.enter(release, base.reason)
     except ImageError as error:
-        base.record_all(base.slots.bad_image(base.slots.running))
         base.record(error.code)
+        base.record_all(base.slots.bad_image(base.slots.running))
+        # Not before: an application without candidate runs on the runtime that is confirmed.
+        base.runtimes.drop()
         return False
     except (SlotError, StateError) as error:
         if error.code == "runtime-lost" or not base.slots.in_trial:

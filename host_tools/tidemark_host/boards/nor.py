@@ -198,8 +198,9 @@ class NorFlash:
                 for start in range(addr, addr + self.sector, self.page):
                     self._buf[start : start + self.page] = b"\xff" * self.page
             if self._weak:
-                for i in range(addr, addr + self.sector):
-                    self._weak.pop(i, None)
+                end = addr + self.sector
+                for cell in [cell for cell in self._weak if addr <= cell < end]:
+                    del self._weak[cell]
         if variant:
             raise PowerCut("erase")
 

@@ -1,0 +1,174 @@
+"""Application and runtime of one release, through every power cut, as the firmware handles them.
+
+What starts outside a trial is a confirmed pair, never a mixed one; the confirmed pair is never
+overwritten; a runtime that was never chosen never starts; every board comes to rest on a confirmed
+pair whose entry is VALID. TIDEMARK_CUTS=1 searches all releases, and two cuts from staging on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.esp32.runtime_world import (
+    FIRM,
+    LAYOUT,
+    SECTOR,
+    Known,
+    Life,
+    Story,
+    Violation,
+    Watched,
+    explore,
+    made,
+    settle,
+)
+from tidemark.otadata import in_charge
+from tidemark_host.boards.nor import NEW as DONE
+from tidemark_host.boards.nor import OLD as UNDONE
+from tidemark_host.boards.nor import READINGS
+from tidemark_host.esp32 import otadata
+from tidemark_host.esp32.ota_ops import IDF_5_5
+from tidemark_host.esp32.otadata import Entry, State
+
+DEEPER = bool(int(os.environ.get("TIDEMARK_CUTS", "0")))
+
+STORIES = {
+    "is well": (Story(), "confirmed"),
+    "is well, into slot 0": (Story(start=1), "confirmed"),
+    "is well, after a factory's blank otadata": (Story(blank=True), "confirmed"),
+    "is well, under ESP-IDF 5.5": (Story(rules=IDF_5_5), "confirmed"),
+    "fails its health check": (Story(trials=("health",)), "rejected: health"),
+    "crashes": (Story(trials=("crash",)), "rejected: crash"),
+    "hangs": (Story(trials=("watchdog",)), "rejected: watchdog"),
+    "misses a deadline": (Story(trials=("deadline",)), "rejected: deadline"),
+    "is cut off once": (Story(trials=("no-ack", "confirm")), "confirmed"),
+    "is cut off for good": (Story(trials=("no-ack",)), "rejected: loses-link"),
+    "loses power on trial": (Story(trials=("power", "power", "confirm")), "confirmed"),
+    "loses power 20 times": (Story(trials=("power",) * 20 + ("confirm",)), "confirmed"),
+    "never reaches stage 0": (Story(reaches=False), "rejected: runtime"),
+    "never reaches stage 0, slot 0": (Story(reaches=False, start=1), "rejected: runtime"),
+    "is not the runtime that it was published as": (Story(index=1), "rejected: runtime"),
+    "is no image that the bootloader takes": (Story(image=b"x" * 700), "rejected: runtime"),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_pair_is_confirmed_or_undone_together(name: str) -> None:
+    story, rest = STORIES[name]
+    assert settle(made(story, weak=False), story).rest == rest
+
+
+SEARCHED = ("is well, into slot 0", "fails its health check", "never reaches stage 0")
+
+
+@pytest.mark.parametrize("name", [n for n in STORIES if DEEPER or n in SEARCHED])
+def test_no_power_cut_breaks_a_pair(name: str) -> None:
+    story, rest = STORIES[name]
+    if "20" in name:
+        pytest.skip("twenty lives on trial, each like the one before")
+    seen = explore(made(story, weak=True), story, 1, READINGS if DEEPER else (UNDONE, DONE))
+    # What a cut took away is the reason at most, never the outcome.
+    assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
+    assert seen.cuts > 100
+
+
+@pytest.mark.parametrize("name", ["is well, after a factory's blank otadata", "crashes"])
+def test_no_page_that_was_written_in_part_breaks_a_pair(name: str) -> None:
+    story, rest = STORIES[name]
+    seen = explore(made(story, weak=False), story, 1, (UNDONE,), variants=FIRM)
+    assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
+
+
+OTADATA = (1, 2)  # sectors
+UNDONE_LATE = Story(trials=("confirm", "health"))
+
+
+@pytest.mark.parametrize("start", [0, 1] if DEEPER else [1])
+def test_no_two_power_cuts_break_a_confirmation_or_what_undoes_it(start: int) -> None:
+    story = replace(UNDONE_LATE, start=start)
+    flash = made(story, weak=True)
+    # Downloaded, and chosen: the next life is the new runtime's first.
+    known = settle(flash, story, lives=2)
+    torn = range(flash.size // SECTOR) if DEEPER else OTADATA
+    seen = explore(flash, story, 2, (UNDONE, DONE), known, torn=torn)
+    assert seen.rests == {"confirmed", "rejected: health"}
+    assert seen.cuts > 500
+
+
+@pytest.mark.skipif(not DEEPER, reason="TIDEMARK_CUTS=1: minutes")
+@pytest.mark.parametrize("name", [*SEARCHED, "is well", "crashes", "is cut off once"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_no_two_power_cuts_break_a_pair(name: str, hard: bool) -> None:
+    story, rest = STORIES[name]
+    flash = made(story, weak=True, hard=hard)
+    known = settle(flash, story, lives=1)
+    seen = explore(flash, story, 2, (UNDONE, DONE), known)
+    assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
+
+
+# -- what is not a power cut
+
+
+def _decay(flash: Watched, address: int) -> None:
+    """Have one byte of an image no longer read as it was written."""
+    flash._buf[address] ^= 0x20  # type: ignore[reportPrivateUsage]
+
+
+def test_a_staged_runtime_that_decayed_is_fetched_again() -> None:
+    story = Story()
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=1)
+    _decay(flash, LAYOUT.ota[1].offset + 40)
+    assert settle(flash, story, known).rest == "confirmed"
+
+
+def test_a_chosen_runtime_that_the_bootloader_refuses_is_undone() -> None:
+    story = Story()
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=2)
+    _decay(flash, LAYOUT.ota[1].offset + 40)
+    # The former one runs as the bootloader's fallback until some reset.
+    assert settle(flash, story, known).rest == "fallback"
+    assert settle(flash, story).rest == "rejected: runtime"
+
+
+def test_a_former_runtime_that_decayed_ends_in_rescue_not_in_a_loop() -> None:
+    story = UNDONE_LATE
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=2)
+    # The power fails between VALID and the confirmation, and the former runtime is gone.
+    flash.plan_cut(_writes_until_valid(flash, story, known))
+    life = Life(flash, story, known)
+    with pytest.raises(BaseException, match="program"):
+        life.live()
+    flash.power_up({})
+    _decay(flash, LAYOUT.ota[0].offset + 40)
+    known = replace(life.known, marker=0, cause="power-on")
+    with pytest.raises(Violation, match="rescue: runtime-lost"):
+        settle(flash, story, known)
+
+
+def _writes_until_valid(flash: Watched, story: Story, known: Known) -> int:
+    """Return how many operations a life does up to mark_valid's last, and the one that follows."""
+    twin = Watched(bytearray(flash.view(0, flash.size)))
+    twin.sectors = []
+    Life(twin, story, known).live()
+    return 1 + max(at for at, sector in enumerate(twin.sectors) if sector in OTADATA)
+
+
+def test_firmware_and_bootloader_agree_who_is_in_charge() -> None:
+    sequences = (1, 2, 3, 4, 0xFFFFFFFE, 0xFFFFFFFF)
+    states = (*State, 0x17)
+    entries = [Entry.made(seq, state) for seq in sequences for state in states]
+    entries += [replace(entries[0], crc=5), otadata.BLANK]
+    for pair in itertools.product(entries, repeat=2):
+        index = otadata.active(pair)
+        found = in_charge([entry.encode() for entry in pair])
+        if index is None:
+            assert found is None
+        else:
+            assert found == (index, otadata.slot_of(pair[index].seq, 2), pair[index].state)

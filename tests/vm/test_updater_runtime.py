@@ -1,0 +1,217 @@
+# Update runs of a board with two runtime slots: the runtime that an application needs comes first,
+# or nothing does.
+
+import hashlib
+
+from test_otadata import entry
+from test_runtimes import SECTOR, Port
+from test_updater import BOARD, Rig, content
+
+from nor import NorFlash
+from tidemark.flash import Region
+from tidemark.otadata import VALID
+from tidemark.runtimes import STAGED as RUNTIME_STAGED
+from tidemark.runtimes import WRITING as RUNTIME_WRITING
+from tidemark.runtimes import Runtimes
+from tidemark.slots import EMPTY, STAGED, WRITING
+from tidemark.target import runtime_path
+
+SIZE = 10000  # of a runtime
+
+
+class PairRig(Rig):
+    """A board with runtime 1 in slot 0 of two, each three sectors of a flash of their own."""
+
+    def __init__(self, cohort=""):
+        self.ota = NorFlash(16 * SECTOR)
+        Region(self.ota, 8 * SECTOR, 2 * SECTOR).write(0, entry(1, VALID))
+        super().__init__(cohort)
+
+    def boot(self):
+        super().boot()
+        self.port = Port(self.ota, 0)
+        self.runtimes = Runtimes(self.port, self.journal, 1)
+        self.runtimes.recover()
+        updater = self.updater
+        self.updater = type(updater)(
+            BOARD,
+            updater.device_id,
+            1,
+            updater.client,
+            updater.targets,
+            self.slots,
+            self.journal,
+            self.regions,
+            lambda: self.uptime,
+            cohort=self.cohort,
+            runtimes=self.runtimes,
+        )
+
+    def offer_runtime(self, index, data=None, path=None, **change):
+        """Lists a runtime, for the next release that is offered; returns the URL path."""
+        data = content(100 + index, SIZE) if data is None else data
+        path = path or runtime_path(BOARD, index)
+        change = dict({"kind": "runtime"}, **change)
+        self.maker.targets[path], url = self.entry(path, index, data, **change)
+        return url
+
+    def check(self):
+        super().check()
+        if self.slots.state(1) == STAGED and self.runtimes.candidate:
+            candidate = self.runtimes.candidate
+            held = bytes(self.port.regions[1].read(0, candidate.length))
+            assert candidate.state == RUNTIME_STAGED
+            assert hashlib.sha256(held).digest() == candidate.digest
+
+
+def test_runtime_comes_first_and_both_are_staged():
+    rig = PairRig()
+    runtime = rig.offer_runtime(2)
+    url = rig.offer(2, min_runtime=2)
+    assert rig.run() == "staged"
+    assert [asked[0] for asked in rig.downloads()] == [runtime, url]
+    candidate = rig.runtimes.candidate
+    assert (candidate.state, candidate.slot, candidate.index) == (RUNTIME_STAGED, 1, 2)
+    assert candidate.app == rig.slots.release(1).digest
+    rig.boot()
+    assert rig.run() == "staged"
+    assert len(rig.downloads()) == 2
+
+
+def test_board_without_runtime_slots_goes_on_refusing():
+    rig = Rig()
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "runtime-too-old"
+    assert rig.slots.state(1) == EMPTY
+
+
+def test_application_that_needs_no_newer_runtime_comes_alone():
+    rig = PairRig()
+    rig.offer_runtime(2)
+    rig.offer(2, min_runtime=1)
+    assert rig.run() == "staged"
+    assert rig.runtimes.candidate is None
+    assert len(rig.downloads()) == 1
+
+
+def test_what_may_not_come_is_refused_before_a_slot_is_touched():
+    for change, code in (
+        (None, "runtime-missing"),
+        ({"kind": "app"}, "wrong-kind"),
+        ({"board": "OTHER"}, "wrong-board"),
+        ({"index": 3}, "wrong-index"),
+        ({"abort": True}, "runtime-aborted"),
+        ({"cohort": 0}, "runtime-not-offered"),
+        ({"version": ""}, "target-shape"),
+    ):
+        rig = PairRig()
+        if change is not None:
+            rig.offer_runtime(2)
+            rig.maker.targets[runtime_path(BOARD, 2)]["custom"].update(change)
+        rig.offer(2, min_runtime=2)
+        assert rig.run() == code, code
+        assert rig.slots.state(1) == EMPTY
+        assert rig.runtimes.candidate is None
+        assert rig.downloads() == []
+
+
+def test_runtime_that_does_not_fit_or_is_not_newer_is_refused():
+    rig = PairRig()
+    rig.offer_runtime(2, content(102, 3 * SECTOR + 1))
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "runtime-too-large"
+    assert rig.slots.state(1) == EMPTY
+
+
+def test_nothing_is_installed_on_another_runtime_than_the_confirmed_one():
+    rig = PairRig()
+    rig.offer(2)
+    rig.port.running = rig.runtimes.running = 1
+    assert rig.run() == "runtime-lost"
+    assert rig.slots.state(1) == EMPTY
+
+
+def test_download_of_a_runtime_is_resumed():
+    rig = PairRig()
+    data = content(102, 3 * SECTOR)
+    runtime = rig.offer_runtime(2, data)
+    rig.offer(2, min_runtime=2)
+    rig.peer.files[runtime] = data[: 2 * SECTOR + 100]
+    assert rig.run() != "staged"
+    assert rig.slots.state(1) == WRITING
+    assert rig.runtimes.candidate.state == RUNTIME_WRITING
+    rig.peer.files[runtime] = data
+    rig.boot()
+    assert rig.run() == "staged"
+
+
+def test_runtime_that_the_mirror_forged_is_not_staged():
+    rig = PairRig()
+    runtime = rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    rig.peer.files[runtime] = bytes(SIZE)
+    assert rig.run() == "target-hash"
+    assert rig.runtimes.candidate.state == RUNTIME_WRITING
+    assert rig.slots.state(1) == WRITING
+    rig.peer.files[runtime] = content(102, SIZE)
+    assert rig.run() == "staged"
+
+
+def test_mirror_that_forges_a_runtime_can_not_wear_the_flash_out():
+    rig = PairRig()
+    runtime = rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    rig.peer.files[runtime] = bytes(SIZE)
+    outcomes = [rig.run() for _ in range(8)]
+    assert outcomes[:4] == ["target-hash"] * 4
+    assert outcomes[4:] == ["erase-limit"] * 4
+    assert rig.ota.erase_counts[13] == 4
+    # The entry beside the one in charge was erased once, not with each try.
+    assert rig.ota.erase_counts[9] == 1
+
+
+def test_a_later_release_without_a_runtime_drops_the_candidate():
+    rig = PairRig()
+    rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "staged"
+    rig.offer(3, min_runtime=1)
+    assert rig.run() == "staged"
+    assert rig.runtimes.candidate is None
+
+
+def test_a_later_release_with_the_same_runtime_does_not_fetch_it_again():
+    rig = PairRig()
+    runtime = rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "staged"
+    url = rig.offer(3, min_runtime=2)
+    assert rig.run() == "staged"
+    assert [asked[0] for asked in rig.downloads()].count(runtime) == 1
+    assert rig.downloads()[-1][0] == url
+    assert rig.runtimes.candidate.app == rig.slots.release(1).digest
+
+
+def test_abort_of_the_runtime_takes_the_staged_pair_back():
+    rig = PairRig()
+    rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "staged"
+    rig.offer_runtime(2, abort=True)
+    rig.offer(2, min_runtime=2)
+    assert rig.run() == "runtime-aborted"
+    assert rig.slots.state(1) == EMPTY
+
+
+def test_a_cohorts_own_runtime_is_found():
+    rig = PairRig("canary")
+    rig.maker.delegate("canary", ["canary/*/*"])
+    path = runtime_path(BOARD, 2, "canary")
+    data = content(102, SIZE)
+    entry_, _ = rig.entry(path, 2, data, kind="runtime")
+    app = "canary/%s/app-2.romfs" % BOARD
+    app_entry, _ = rig.entry(app, 2, min_runtime=2)
+    rig.maker.publish_delegated("canary", {path: entry_, app: app_entry}, None)
+    rig.publish()
+    assert rig.run() == "staged"
+    assert rig.runtimes.candidate.index == 2
