@@ -82,6 +82,7 @@ class Board:
     def __init__(self, flash=None):
         self.flash = flash or NorFlash(tidemark_board.FLASH_SIZE)
         self.board = tidemark_board
+        self.runtimes = None
         self.port = Port()
         self.now = 0
         regions = open_regions(self.flash, tidemark_board.REGIONS)

@@ -23,6 +23,11 @@ def test_says_hello_on_a_beacon_and_once():
     assert board.link.count("hello") == 1
 
 
+class Runtimes:
+    def table(self):
+        return [3, 1, 2, 0]
+
+
 def test_hello_carries_the_claims():
     board = Board().ready()
     said = board.gateway.read_hello(board.link.sent[0][1])[9]
@@ -38,6 +43,15 @@ def test_hello_carries_the_claims():
     said = claims.build(board)
     assert said[claims.TRUST_MARKS] == [3, 9, 0, 0]
     assert claims.TRIAL_TIMES not in said
+
+
+def test_a_board_with_runtime_slots_tells_which_one_runs():
+    board = Board()
+    board.runtimes = Runtimes()
+    board.ready()
+    said = board.gateway.read_hello(board.link.sent[0][1])[9]
+    assert said[claims.RUNTIME] == [3, 1, 2, 0]
+    assert claims.RUNTIME not in claims.build(Board().ready())
 
 
 def test_trial_times_that_are_not_the_fields_are_told_in_every_hello():
