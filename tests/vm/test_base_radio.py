@@ -58,6 +58,9 @@ class Port:
     def flash(self):
         return self._flash
 
+    def runtimes(self):
+        return None
+
     def reset_cause(self):
         return "power-on"
 
