@@ -153,8 +153,9 @@ def test_chip_that_finds_nothing_to_start_hangs_and_says_why(
     a damaged runtime."""
     board = make({where: content})
     board.serial_log.wait_for(said)
-    assert board.state == "hung"
+    board.wait_state("hung")
     assert board.running is None
+    assert board.watchdog_left == 0
 
 
 def test_layout_takes_slots_in_the_order_of_their_numbers() -> None:

@@ -140,14 +140,13 @@ class VirtualEsp32Board(VirtualBoard):
         error: BootError | None = None
         for _ in range(_STARTS):
             try:
-                boot = self._esp32.boot(cause)
+                boot = self._esp32.boot(cause if error is None else "reset")
             except PowerCut:
                 self._resets.append(Reset(time.monotonic(), cause))
                 self._cut_power()
                 return False
             except BootError as found:
-                error = found
-                cause = "watchdog"  # bootloader_reset
+                error = found  # bootloader_reset: the chip tries again
                 continue
             for index, code in boot.refused:
                 self.serial_log.note(f"bootloader: ota_{index} refused: {code}")
