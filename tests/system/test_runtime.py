@@ -129,6 +129,18 @@ async def test_runtime_that_no_bootloader_would_start_is_never_chosen(site: Site
     assert board_of(site).running == 0
 
 
+async def test_brownout_in_the_trial_is_no_fault_of_the_pair(site: Site) -> None:
+    """The bootloader takes the runtime back, as after any reset; then both are tried again."""
+    last, since = last_record(site), len(site.board.serial_log)
+    index = await site.publish("2.0.0", runtime=await runtime(site))
+    await site.said("2.0.0), trial", 60, since)
+    await asyncio.to_thread(board_of(site).brownout)
+    site.note("brownout")
+    assert await site.outcome(index, 90) == (index, "confirmed", "ok")
+    assert "brownout" in await causes_since(site, last)
+    assert await in_charge(site) == (1, State.VALID)
+
+
 @pytest.mark.parametrize(
     ("operation", "variant"),
     [
