@@ -14,7 +14,7 @@ from tidemark_host.boards.nor import AFTER, BEFORE, NorFlash
 
 pytestmark = pytest.mark.xdist_group("powercut")
 THIN = 6  # only each n-th cut, but of the short scenarios each
-THIN_LONG = 18  # of those in which a pair is installed
+THIN_LONG = 12  # of those in which a pair is installed
 PATHS = 4  # seeded, up to six cuts in a row
 
 
@@ -39,14 +39,13 @@ def test_no_cut_breaks_a_promise(setting: Setting, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, it in SCENARIOS.items() if it.erases])
 def test_scenario_meets_what_it_is_for(setting: Setting, name: str) -> None:
     scenario = SCENARIOS[name]
-    world = World(setting)
+    world = World(setting, board=scenario.board)
     scenario.prepare(world)
     erased: set[str] = set()
 
     def note(address: int, data: bytes | None) -> None:
         if data is None:
-            regions = world.board.regions.values()
-            erased.update(r.name for r in regions if r.offset <= address < r.end)
+            erased.update(name for name, start, end in world.places if start <= address < end)
 
     world.on_operation = note
     scenario.drive(world)

@@ -56,7 +56,7 @@ class World:
             places = [*places, *((row.label, row.offset, row.end) for row in chips)]
             layout = layout_of(self.board)
             self.oracle.pairs = Pairs(layout, RUNTIMES, RUNTIME_OF)
-        self._places = places
+        self.places = places  # (name, offset, end) of what the flash holds
         self._images = [(start, end) for name, start, end in places if name in _IMAGES]
         self.core = Core(
             setting.gateway,
@@ -174,7 +174,7 @@ class World:
 
     def _tell(self, address: int, data: bytes | None) -> None:
         assert self.say
-        for name, start, end in self._places:
+        for name, start, end in self.places:
             if start <= address < end:
                 what = "erase" if data is None else "program"
                 number = self.life.operations + 1
