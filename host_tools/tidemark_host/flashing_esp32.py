@@ -44,13 +44,14 @@ def flash_esp32(
     with _opened(found.port, progress) as loader:
         _suits(loader, image.board, force)
         if image.runtime_only:
-            parts, blank = _runtime(loader, image.board, content, force), {}
+            parts, blank = _runtime(loader, image.board, content, force)
         else:
             parts, blank = _factory(loader, image.board, content, force)
         held = not blank and all(loader.holds(*one) for one in uf2_file.spans(parts))
         if not held:
-            # esptool asks the chip for the MD5 of each part once it is written.
-            loader.write({**parts, **blank})
+            # What the board may not find again goes first: were the line to break off after the
+            # table, it would count as the board's own. esptool compares each part by its MD5.
+            loader.write(parts, first=blank)
     return Outcome(found.port, image.digest, held, True, "none" if held else "esptool")
 
 
@@ -182,8 +183,11 @@ def _factory(
     return parts, blank
 
 
-def _runtime(loader: Loader, board: Board, content: bytes, force: bool) -> dict[int, bytes]:
-    """Return what `--runtime` writes. Raises FlashingError `wrong-board`, `runtime-trial`."""
+def _runtime(
+    loader: Loader, board: Board, content: bytes, force: bool
+) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """Return what `--runtime` writes, and what it blanks: otadata, to end a trial. Raises
+    FlashingError `wrong-board`, `runtime-trial`."""
     assert board.esp32
     if _table(loader) != board.esp32.partitions:
         raise FlashingError(
@@ -205,7 +209,7 @@ def _runtime(loader: Loader, board: Board, content: bytes, force: bool) -> dict[
     front = uf2_file.sectors(content[: partitions.TABLE_OFFSET + partitions.TABLE_SECTOR])
     runtime = board.regions["runtime"]
     image = content[runtime.offset : runtime.end].rstrip(b"\xff")
-    return {**front, **uf2_file.sectors(image, mine[f"ota_{slot}"].offset), **blank}
+    return {**front, **uf2_file.sectors(image, mine[f"ota_{slot}"].offset)}, blank
 
 
 def _table(loader: Loader) -> tuple[Partition, ...]:

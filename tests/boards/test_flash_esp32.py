@@ -315,6 +315,17 @@ def test_a_cable_that_is_pulled_is_an_error_and_the_next_run_finishes(make: Make
         assert rom.flash == factory.read_bytes()
 
 
+def test_a_cable_that_is_pulled_leaves_nothing_that_looks_like_a_boards_own(make: Make) -> None:
+    factory = make() / "factory.bin"
+    foreign = bytearray(b"\x5a" * ESP32.flash_size)
+    with RomSerial("esp32", foreign, fails_at=0x10000 + 1000) as rom:
+        with refused("esptool"):
+            flashed(rom, factory)
+        rom.fails_at = None
+        assert flashed(rom, factory).verified
+        assert boots(ESP32, rom.flash) == 0
+
+
 def test_a_port_without_a_chip_says_what_to_press(make: Make, tmp_path: Path) -> None:
     image = read_image(make() / "factory.bin", ESP32)
     with refused("no-loader", "hold BOOT"):

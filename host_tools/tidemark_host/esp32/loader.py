@@ -67,9 +67,10 @@ class Loader:
             said = str(self._esp.flash_md5sum(offset, len(content)))
         return said == hashlib.md5(content, usedforsecurity=False).hexdigest()
 
-    def write(self, parts: Mapping[int, bytes]) -> None:
-        """Write `parts` (offset: content); whole sectors are erased. Each is compared then."""
-        joined = spans(parts)
+    def write(self, parts: Mapping[int, bytes], first: Mapping[int, bytes] | None = None) -> None:
+        """Write `parts` (offset: content), after `first`; whole sectors are erased. Each is
+        compared then."""
+        joined = [*spans(first or {}), *spans(parts)]
         total, done = sum(len(content) for _, content in joined), 0
         for offset, content in joined:
             with _told("loader", self._scaled(done, len(content), total)):

@@ -136,8 +136,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if config.getoption("--board") != "serial" or targets_of(config):
         return
     path = config.getoption("--bench") or places.default_path()
-    listed = "; ".join(target.describe() for target in _on_desk(config))
     name = config.getoption("--board-name") or "board"
+    listed = "; ".join(target.describe() for target in _on_desk(config))
     reason = listed or f"{name} is absent: {path} has none"
     pytest.exit(f"no board of the bench is here, nothing was tested: {reason}", returncode=0)
 
