@@ -57,6 +57,7 @@ async def test_application_and_runtime_are_confirmed_together(site: Site) -> Non
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
     claims = await site.claimed(mode="normal", floor=index)
     assert claims["runtime-digest"] != former["runtime-digest"]
+    assert claims["runtime"] == [2, 1, State.VALID, 0]  # index, slot, state, no candidate
     assert digest(claims) != digest(former)
     assert await in_charge(site) == (1, State.VALID)
     boots = site.boots()
