@@ -60,7 +60,7 @@ def need(board: Board) -> None:
 def _missing_port() -> list[tuple[str, str]]:
     if (build.firmware_dir() / "tidemark" / "port" / "esp32.py").is_file():
         return []
-    return [("port-missing", "firmware/tidemark/port/esp32.py, which is not written yet")]
+    return [("port-missing", "firmware/tidemark/port/esp32.py, which is not there")]
 
 
 def _missing_tree() -> list[tuple[str, str]]:

@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from tests.conftest import REPO
+from tests.conftest import REPO, firmware_dir
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.esp32_hardware import BOOT_WATCHDOG_S
+from tidemark_host.boards.folder import open_folder
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
+from tidemark_host.cli import flash
 from tidemark_host.esp32 import otadata, partitions
 from tidemark_host.esp32.bootloader import BootError, Layout, layout_of
 from tidemark_host.esp32.flash import Region
 from tidemark_host.esp32.ota_ops import OtaOps
 from tidemark_host.esp32.otadata import SECTOR, Entry, State
 from tidemark_host.esp32.partitions import APP, DATA, OTA_DATA, Partition
+from tidemark_host.release import KeyStore, Repository
+from tidemark_host.romfs import build_image
 from tidemark_host.toolchain_virtual_esp32 import runtime_image
 
 DEFINITION = load_board(REPO / "boards" / "TIDEMARK_ESP32" / "board.toml")
@@ -148,8 +153,9 @@ def test_chip_that_finds_nothing_to_start_hangs_and_says_why(
     a damaged runtime."""
     board = make({where: content})
     board.serial_log.wait_for(said)
-    assert board.state == "hung"
+    board.wait_state("hung")
     assert board.running is None
+    assert board.watchdog_left == 0
 
 
 def test_layout_takes_slots_in_the_order_of_their_numbers() -> None:
@@ -454,3 +460,30 @@ def test_timers_are_as_many_as_the_chip_has(make: Make) -> None:
         """,
     )
     assert said == "refused timers: too many timers\nTrue"
+
+
+# -- in a folder ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["TIDEMARK_ESP32", "TIDEMARK_ESP32_8MB"])
+def test_board_is_flashed_and_switched_on_in_a_folder(tmp_path: Path, name: str) -> None:
+    app = build_image([firmware_dir() / "agent"], None, tmp_path / "app.romfs")
+    keys = KeyStore.create(tmp_path / "keys")
+    repository = Repository.create(tmp_path / "repo", keys)
+    repository.add(app, board=name, version="1.0.0")
+    repository.publish()
+    words = [f"virtual:{tmp_path / 'board'}", "--board", name, "--repo", str(repository.folder)]
+    done = CliRunner().invoke(flash.command, words)
+    assert "written" in done.output, done.output
+    with open_folder(tmp_path / "board") as board:
+        assert isinstance(board, VirtualEsp32Board)
+        assert board.definition.name == name
+        board.power_on()
+        board.serial_log.wait_for("waits on this console")
+
+
+def test_folder_without_a_partition_table_is_the_other_virtual_boards(tmp_path: Path) -> None:
+    with open_folder(tmp_path) as board:
+        assert not isinstance(board, VirtualEsp32Board)
+    with open_folder(tmp_path) as board:
+        assert not isinstance(board, VirtualEsp32Board)

@@ -57,6 +57,7 @@ async def test_application_and_runtime_are_confirmed_together(site: Site) -> Non
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
     claims = await site.claimed(mode="normal", floor=index)
     assert claims["runtime-digest"] != former["runtime-digest"]
+    assert claims["runtime"] == [2, 1, State.VALID, 0]  # index, slot, state, no candidate
     assert digest(claims) != digest(former)
     assert await in_charge(site) == (1, State.VALID)
     boots = site.boots()
@@ -127,6 +128,18 @@ async def test_runtime_that_no_bootloader_would_start_is_never_chosen(site: Site
     await site.claimed(mode="normal")
     assert await in_charge(site) == (0, State.VALID)
     assert board_of(site).running == 0
+
+
+async def test_brownout_in_the_trial_is_no_fault_of_the_pair(site: Site) -> None:
+    """The bootloader takes the runtime back, as after any reset; then both are tried again."""
+    last, since = last_record(site), len(site.board.serial_log)
+    index = await site.publish("2.0.0", runtime=await runtime(site))
+    await site.said("2.0.0), trial", 60, since)
+    await asyncio.to_thread(board_of(site).brownout)
+    site.note("brownout")
+    assert await site.outcome(index, 90) == (index, "confirmed", "ok")
+    assert "brownout" in await causes_since(site, last)
+    assert await in_charge(site) == (1, State.VALID)
 
 
 @pytest.mark.parametrize(

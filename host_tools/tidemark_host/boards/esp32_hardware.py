@@ -93,6 +93,8 @@ class Esp32Hardware(Hardware):
             self.rtc_memory = b""
         self._reason = _REASONS[cause]
         self.booted = None
+        # A hard reset ends both watchdogs, also where nothing starts afterwards.
+        self.watchdog_s = self._boot_due = None
         self._layout = self._table()
         boot = Bootloader(_Flash(self), self._layout, ESP32).boot()
         self.booted = boot

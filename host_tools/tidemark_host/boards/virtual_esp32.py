@@ -25,7 +25,8 @@ from tidemark_host.esp32.bootloader import BootError
 from tidemark_host.esp32.image import ESP32, Segment, make_image
 from tidemark_host.toolchain_build import board_of
 
-BOARD = "TIDEMARK_ESP32"
+BOARDS = ("TIDEMARK_ESP32", "TIDEMARK_ESP32_8MB")
+BOARD = BOARDS[0]
 _HEAP = "576k"  # as the virtual board's, and what chip and C runtime take, which are Python here
 _SIZE_AT = 3  # in the image header: speed, and size of the flash in the upper half
 _STARTS = 3  # after which a chip that finds nothing to start is called hung
@@ -47,6 +48,14 @@ def parts(board: Definition, image: bytes) -> dict[int, bytes]:
         partitions.TABLE_OFFSET: table,
         board.regions["runtime"].offset: image,
     }
+
+
+def board_with(flash_size: int) -> str:
+    """Return the board with an ESP32 and this much flash. Raises BoardError `size`."""
+    for name in BOARDS:
+        if board_of(name).flash_size == flash_size:
+            return name
+    raise BoardError("size", f"no ESP32 of ours has {flash_size} bytes of flash")
 
 
 class VirtualEsp32Board(VirtualBoard):
@@ -131,14 +140,13 @@ class VirtualEsp32Board(VirtualBoard):
         error: BootError | None = None
         for _ in range(_STARTS):
             try:
-                boot = self._esp32.boot(cause)
+                boot = self._esp32.boot(cause if error is None else "reset")
             except PowerCut:
                 self._resets.append(Reset(time.monotonic(), cause))
                 self._cut_power()
                 return False
             except BootError as found:
-                error = found
-                cause = "watchdog"  # bootloader_reset
+                error = found  # bootloader_reset: the chip tries again
                 continue
             for index, code in boot.refused:
                 self.serial_log.note(f"bootloader: ota_{index} refused: {code}")

@@ -43,9 +43,9 @@ def command(board: str, words: tuple[str, ...]) -> None:
                 board, discovery.serial_ports(), discovery.read_names(), absent=not words
             )
             sys.exit(_open(found, words))
-        from tidemark_host.boards.virtual import VirtualBoard
+        from tidemark_host.boards.folder import open_folder
 
-        with VirtualBoard(Path(board.removeprefix(_VIRTUAL))) as virtual:
+        with open_folder(Path(board.removeprefix(_VIRTUAL))) as virtual:
             virtual.power_on()
             click.echo(
                 f"virtual board at {virtual.console_path} and {virtual.console_url}", err=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -167,7 +167,10 @@ def _virtual(
 ) -> None:
     if repo is not None:
         signed = named_release(board, repo, index)
-        content = factory_image(board, repo, app_path(board.name, signed.index))
+        blank = bytearray(factory_image(board, repo, app_path(board.name, signed.index)))
+        for start, part in _beside(board).items():
+            blank[start : start + len(part)] = part
+        content = bytes(blank)
     else:
         content = read_image(image or _built(board, None, None, False), board).parts[0]
     path = folder / "flash.bin"
@@ -186,6 +189,18 @@ def _virtual(
         click.echo(json.dumps({"flash": str(path), "sha256": digest, "skipped": skipped}))
     else:
         click.echo(f"{path}: {'holds it already' if skipped else 'written'}, sha256 {digest[:16]}")
+
+
+def _beside(board: Board) -> Mapping[int, bytes]:
+    """Return what a virtual board's flash holds beside slot and metadata."""
+    if board.chip.port != "esp32":
+        return {}
+    if board.chip.name != "esp32":
+        raise FlashingError("no-way", f"nothing here plays a {board.chip.name}")
+    from tidemark_host.boards.virtual_esp32 import parts
+    from tidemark_host.toolchain_virtual_esp32 import runtime_image
+
+    return parts(board, runtime_image(board))
 
 
 @contextmanager

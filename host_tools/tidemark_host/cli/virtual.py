@@ -9,7 +9,7 @@ import click
 import rich_click
 
 from tidemark_host.boards.base import BoardError
-from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.boards.folder import open_folder
 from tidemark_host.toolchain_cache import ToolchainError
 
 _POLL_S = 0.1
@@ -24,7 +24,7 @@ def command(folder: Path) -> None:
     mpremote reach it at the addresses that are printed first.
     """
     try:
-        with VirtualBoard(folder) as board:
+        with open_folder(folder) as board:
             board.power_on()
             click.echo(f"console: {board.console_path} and {board.console_url}")
             shown, begin = 0, time.monotonic()

@@ -181,6 +181,11 @@ def encode(partitions: Sequence[Partition], flash_size: int) -> bytes:
     return table.ljust(TABLE_SIZE, b"\xff")
 
 
+def begins_table(data: bytes) -> bool:
+    """Tell whether these bytes, from 0x8000 on, are a table's first."""
+    return data.startswith(_MAGIC)
+
+
 def decode(data: bytes, flash_size: int) -> tuple[Partition, ...]:
     """Return the rows of a binary table, as read from 0x8000; `data` may be its whole sector.
 
