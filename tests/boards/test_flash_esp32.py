@@ -166,6 +166,8 @@ def test_a_runtime_of_the_other_slot_is_not_what_the_image_says(make: Make) -> N
         put(rom.flash, place(ESP32, "otadata").offset, Entry.made(2, State.VALID).encode())
         assert boots(ESP32, rom.flash) == 1
         assert not flashed(rom, factory).skipped
+        start = place(ESP32, "otadata")
+        assert not rom.flash[start.offset : start.offset + start.size].strip(b"\xff")
         assert boots(ESP32, rom.flash) == 0
         # Should ota_0 break, an old runtime is no way out.
         put(rom.flash, place(ESP32, "ota_0").offset, bytes(64))
