@@ -28,28 +28,29 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 import pytest_asyncio
 
-from tidemark_host.boards.base import INFRASTRUCTURE, Board, BoardError
-from tidemark_host.gateway.broker import BrokerError, Mosquitto
-from tidemark_host.hil import places, timeline
-from tidemark_host.hil.places import SerialTarget
-from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
-from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
-from tidemark_host.hil.waiting import SiteError
-from tidemark_host.provision import BENCH_TRIAL
+from tidemark_host.boards.base import INFRASTRUCTURE, BoardError
+
+# Every run of pytest in this repository loads this module; few of them need what a site needs.
+if TYPE_CHECKING:
+    from tidemark_host.boards.base import Board
+    from tidemark_host.gateway.broker import Mosquitto
+    from tidemark_host.hil.places import SerialTarget
+    from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
+    from tidemark_host.hil.site import Site, Snapshot
+    from tidemark_host.hil.targets import Target
 
 T = TypeVar("T")
 
 _KINDS = ("virtual", "emulated", "serial")
 _TEST_S = 120  # a test's time on the virtual board
-_targets = pytest.StashKey[list[Target]]()
-_desk = pytest.StashKey[list[SerialTarget]]()
-_site = pytest.StashKey[Site]()
+_targets = pytest.StashKey["list[Target]"]()
+_desk = pytest.StashKey["list[SerialTarget]"]()
+_site = pytest.StashKey["Site"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,6 +81,8 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
+    from tidemark_host.hil.targets import EmulatedTarget, VirtualTarget
+
     kind, name = config.getoption("--board"), config.getoption("--board-name")
     if kind == "virtual":
         return [VirtualTarget()]
@@ -99,6 +102,9 @@ def _on_desk(config: pytest.Config) -> list[SerialTarget]:
 
 
 def _meant(config: pytest.Config) -> list[SerialTarget]:
+    from tidemark_host.hil import places
+    from tidemark_host.hil.places import SerialTarget
+
     path = config.getoption("--bench") or places.default_path()
     name = config.getoption("--board-name")
     if config.getoption("--bench") and not path.is_file():
@@ -126,6 +132,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("--board") != "serial" or targets_of(config):
         return
+    from tidemark_host.hil import places
+
     path = config.getoption("--bench") or places.default_path()
     listed = "; ".join(target.describe() for target in _on_desk(config))
     reason = listed or f"{path} names no board"
@@ -175,6 +183,9 @@ def rerun(config: pytest.Config, nodeid: str) -> str:
 @pytest.fixture(scope="session")
 def held(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The board of this run, left at the end as it was found."""
+    from tidemark_host.hil import places
+    from tidemark_host.hil.places import SerialTarget
+
     if not isinstance(target, SerialTarget):
         yield target
         return
@@ -203,6 +214,9 @@ def snapshot(held: Target, tmp_path_factory: pytest.TempPathFactory) -> Snapshot
 
 
 async def _provision(folder: Path, target: Target) -> Snapshot:
+    from tidemark_host.hil.site import Site
+    from tidemark_host.provision import BENCH_TRIAL
+
     async with Site(folder / "site", target) as site:
         image = await asyncio.to_thread(site.image, "v1.0.0")
         await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
@@ -224,6 +238,8 @@ async def blank_site(
     request: pytest.FixtureRequest, held: Target, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is blank, or holds what it came with, and is switched off."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held)
     request.node.stash[_site] = site
     async with site:
@@ -235,6 +251,8 @@ async def site(
     request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is provisioned, runs release 1 and was heard in this boot."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held, snapshot=snapshot)
     async with _heard(request, site):
         yield site
@@ -245,6 +263,8 @@ async def faulty_site(
     request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """`site` with a mosquitto, and with a network between board and site that can fail."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held, "mosquitto", snapshot, faulty=True)
     async with _heard(request, site):
         yield site
@@ -289,6 +309,9 @@ def release(site: Site) -> Callable[..., Awaitable[int]]:
 
 def is_infrastructure(error: BaseException | None) -> bool:
     """Say whether an error is the bench's own, and says nothing about the board."""
+    from tidemark_host.gateway.broker import BrokerError
+    from tidemark_host.hil.waiting import SiteError
+
     while error is not None:
         if isinstance(error, SiteError | BrokerError):
             return True
@@ -319,6 +342,8 @@ def pytest_runtest_makereport(
             report.when = "setup"
     site = item.stash.get(_site, None)
     if site is not None and (call.when == "call" or report.failed):
+        from tidemark_host.hil import timeline
+
         part = timeline.as_html(timeline.of(site), rerun(item.config, item.nodeid))
         report.extras = _html(part)  # type: ignore[attr-defined]
     return report
