@@ -6,7 +6,7 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `release`. A test that takes one of them runs on each board of the bench.
 
 Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
-can, `smoke` for the few that say whether it is worth going on.
+can, `smoke` for the few that say whether it is worth going on, `slow` for those that begin first.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.
@@ -68,6 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability): what the board must be able to do")
     config.addinivalue_line("markers", "smoke: the few tests to begin with")
+    config.addinivalue_line("markers", "slow: begins first, so that no worker ends alone")
 
 
 # -- which boards ---------------------------------------------------------------------------------
@@ -162,6 +163,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # A board is in the hands of one worker only.
             item.add_marker(pytest.mark.xdist_group(target.name))
         item.user_properties.append(("rerun", rerun(config, item.nodeid)))
+    # Stable: the rest stays in its order.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _target_of(item: pytest.Item) -> Target | None:
