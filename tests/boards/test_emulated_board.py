@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,7 @@ def test_stock_mpremote_on_a_board_in_normal_operation(running: EmulatedBoard) -
 
 def test_stock_mpremote_repl_on_a_board_in_normal_operation(running: EmulatedBoard) -> None:
     ours, theirs = pty.openpty()
+    tty.setraw(theirs)  # as mpremote does, at times only after what it says first
     program = subprocess.Popen(
         [sys.executable, "-m", "mpremote", "connect", running.console_path, "repl"],
         stdin=theirs,

@@ -10,15 +10,14 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.mutants.nursery import REPO, NoEnd, Nursery
+
 FIRMWARE = REPO / "firmware"
 HOST = REPO / "host_tools"
 LIST = Path(__file__).with_name("mutants.toml")
@@ -29,6 +28,7 @@ EMULATED_LIMIT_S = 360
 _ID = re.compile(r"^(?:I(?:[1-9]|1[01])|B)-[a-z0-9-]+$")
 # A mutant that is merely misspelt fails with one of these.
 _NO_PROOF = re.compile(r"(ImportError|ModuleNotFoundError|NameError|SyntaxError)\b")
+_NURSERY = Nursery()
 _KEYS = {"id", "rule", "file", "old", "new", "tests", "micropython"}
 
 
@@ -128,23 +128,18 @@ def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
             env["TIDEMARK_INTERPRETERS"] = "cpython"
         # Hypothesis must find what it finds each time, and must not learn from a mutant.
         argv = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.steady"]
+        said = Path(scratch) / "said.txt"
+        limit = EMULATED_LIMIT_S if mutant.is_emulated else LIMIT_S
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "pytest", *argv, f"--junitxml={report}", *mutant.tests],
-                cwd=REPO,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=EMULATED_LIMIT_S if mutant.is_emulated else LIMIT_S,
-                check=False,
+            status = _NURSERY.run(
+                [str(said), *argv, f"--junitxml={report}", *mutant.tests], env, host, limit
             )
-        except subprocess.TimeoutExpired as error:
+        except NoEnd as error:
             raise MutantError(f"{mutant.id}: its tests have no end: bound them") from error
-        if done.returncode not in (0, 1) or not report.is_file():
-            return Outcome(0, 0, 1, done.stdout)
-        return _read_report(report, done.stdout)
+        output = said.read_text("utf-8", "backslashreplace")
+        if status not in (0, 1) or not report.is_file():
+            return Outcome(0, 0, 1, output)
+        return _read_report(report, output)
 
 
 def _read_report(report: Path, output: str) -> Outcome:

@@ -74,6 +74,17 @@ def test_engine_reports_a_survivor(tmp_path: Path, rule: Path) -> None:
         engine.check(_mutant(tmp_path, weak))
 
 
+def test_engine_ends_tests_that_have_no_end_and_goes_on(
+    tmp_path: Path, rule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LIMIT_S", 6)
+    waits = GOOD.replace("assert floor(5, 3) == 5", "while floor(5, 3) != 5:\n        sleep(1)")
+    waits = waits.replace("import os, sys\n", "import os, sys\nfrom time import sleep\n")
+    with pytest.raises(MutantError, match="have no end"):
+        engine.check(_mutant(tmp_path, waits))
+    assert "test_rises" in engine.check(_mutant(tmp_path, GOOD))
+
+
 def test_engine_refuses_a_collection_error_as_proof(tmp_path: Path, rule: Path) -> None:
     importing = (
         IMPORTS + "from rule import floor\ndef test_rises():\n    assert floor(5, 3) == 5\n"

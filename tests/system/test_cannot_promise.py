@@ -102,6 +102,7 @@ async def test_worn_journal_is_rescue_without_a_word_on_the_wire(site: Site) -> 
     await kept(site, "rescue", b"journal-worn")
 
 
+@pytest.mark.slow
 async def test_journal_that_wears_out_in_a_boot_takes_no_update_and_is_reported(
     site: Site,
 ) -> None:
@@ -148,6 +149,7 @@ async def test_outbox_that_takes_nothing_counts_the_readings(site: Site) -> None
     assert recorded(site, "outbox-worn") == [b"sample"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DEAD, FEW_BITS])
 async def test_slot_that_can_not_be_written_is_never_staged(site: Site, kind: str) -> None:
     await site.claimed(update="current")
@@ -163,6 +165,7 @@ async def test_slot_that_can_not_be_written_is_never_staged(site: Site, kind: st
     assert recorded(site, "slot-worn") == [b"update"]
 
 
+@pytest.mark.slow
 async def test_worn_files_stop_updates_and_nothing_else(site: Site) -> None:
     await site.claimed(update="current")
     wear(site, "vfs")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import copy
 
+import pytest
+
 from tidemark_host.hil.site import Site
 from tidemark_host.release import app_path
 
 CANARY = "canary"
 
 
+@pytest.mark.slow
 async def test_board_of_a_cohort_takes_its_roles_release_and_refuses_a_path_outside(
     blank_site: Site,
 ) -> None:

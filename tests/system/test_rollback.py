@@ -37,6 +37,7 @@ async def test_faulty_release_is_rejected_with_its_reason(
     assert [trial for trial in site.trials() if trial[0] == index] == [(index, "rejected", reason)]
 
 
+@pytest.mark.slow
 async def test_release_that_loses_the_link_is_rejected_after_three_trials(site: Site) -> None:
     former = digest(site.claims())
     index = await site.publish("1.1.0", "loses-link")
@@ -47,6 +48,7 @@ async def test_release_that_loses_the_link_is_rejected_after_three_trials(site: 
     assert (digest(claims), claims["floor"]) == (former, 1)
 
 
+@pytest.mark.slow
 async def test_outage_during_a_trial_is_inconclusive_and_delays_a_good_release(site: Site) -> None:
     since = len(site.board.serial_log)
     index = await site.publish("1.1.0", table=48 * 1024)

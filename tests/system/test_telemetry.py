@@ -66,6 +66,7 @@ async def test_replayed_reordered_altered_and_forged_messages_change_nothing(sit
     once_each(site)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("power")
 async def test_outage_of_broker_and_gateway_loses_nothing_and_repeats_nothing(site: Site) -> None:
     await site.kill_gateway()

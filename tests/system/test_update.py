@@ -25,6 +25,7 @@ async def test_signed_release_goes_into_the_other_slot_is_tried_and_confirmed(si
     once_each(site)
 
 
+@pytest.mark.slow
 async def test_second_update_goes_back_into_the_first_slot(site: Site) -> None:
     for version in ("1.1.0", "1.2.0"):
         index = await site.publish(version)

@@ -1,47 +1,107 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The emulator's inner loop without its threads, its host clock and its PIO; see emulated_chip.py.
 
+Most instructions are executed here (emulated_thumb.pxi), the others by the emulator's core.
 Compiled next to rp2040py by toolchain_rp2_emulator.py, into whose objects it reaches directly.
 """
+
+import sys
+
+cimport cython
+from libc.string cimport memcpy
 
 from rp2040py.native._cortex_m0_core cimport CortexM0Core
 from rp2040py.native._rp2040 cimport RP2040
 from rp2040py.native._simulation_clock cimport ClockAlarm, SimulationClock
 
 cdef double CYCLE_NS = 8.0
+cdef unsigned int FLASH = 0x10000000
+cdef unsigned int RAM = 0x20000000
+cdef unsigned int SIO = 0xD0000000U
+cdef unsigned int TIMER = 0x40054000
+if sys.byteorder != "little":
+    raise ImportError("memories are read in the host's order of bytes")
+
+include "emulated_thumb.pxi"
 
 
+@cython.final
+cdef class Bus:
+    """The registers that are read and written most often, without Python in between."""
+
+    cdef Sio sio
+    cdef Timer timer
+
+    def __init__(self, mcu):
+        # Whoever put other objects there has theirs asked.
+        self.sio = mcu.sio if isinstance(mcu.sio, Sio) else None
+        timer = mcu.peripherals.get(TIMER >> 12)
+        self.timer = timer if isinstance(timer, Timer) else None
+
+    cdef inline int read(self, unsigned int address, unsigned int* target) except -1:
+        """Read a register, aligned; return the instruction's cycles, 0: left to the core."""
+        if address - SIO < 0x200 and self.sio is not None:
+            return 1 if self.sio.look(address - SIO, target) else 0
+        if address - TIMER < 0x30 and self.timer is not None:
+            return 4 if self.timer.look(address - TIMER, target) else 0
+        return 0
+
+    cdef inline int write(self, unsigned int address, unsigned int value) except -1:
+        if address - SIO < 0x200 and self.sio is not None:
+            return 1 if self.sio.put(address - SIO, value) else 0
+        return 0
+
+
+@cython.final
 cdef class Loop:
     """Executes instructions, and advances the clock by what each of them takes."""
 
     cdef public bint stopped
+    cdef public bint plain  # all instructions are left to the emulator's core
+    cdef public long long left  # how many were
     cdef RP2040 mcu
+    cdef Memory memory
+    cdef Bus bus
 
     def __init__(self, RP2040 mcu):
         self.mcu = mcu
-        self.stopped = False
+        self.memory = Memory(mcu)
+        self.bus = Bus(mcu)
+        self.stopped = self.plain = False
+        self.left = 0
 
     cpdef advance(self, long count):
         """Execute up to `count` instructions or jumps to the next alarm, until `stopped`."""
         cdef CortexM0Core core = self.mcu.core
         cdef SimulationClock clock = self.mcu.clock
-        cdef ClockAlarm alarm
+        cdef Memory memory = self.memory
+        cdef Bus bus = self.bus
+        cdef unsigned int* registers = &core.registers[0]
+        cdef bint quick = not self.plain
+        cdef int took
         cdef double target
         while count > 0 and not self.stopped:
             count -= 1
-            alarm = clock._next_alarm
             if core.waiting:
-                if alarm is not None:
-                    clock.tick(alarm.nanos - clock._nanos_counter)
+                if clock._next_alarm is not None:
+                    clock.tick(clock._next_alarm.nanos - clock._nanos_counter)
                 continue
-            target = CYCLE_NS * core.execute_instruction()
-            alarm = clock._next_alarm
-            if alarm is not None and alarm.nanos <= clock._nanos_counter + target:
+            took = 0
+            if quick and not core.interrupts_updated:
+                took = execute(core, memory, bus, registers)
+            if took:
+                core.cycles += took
+            else:
+                took = core.execute_instruction()
+                self.left += 1
+            target = CYCLE_NS * took
+            if clock._next_alarm is not None and clock._next_alarm.nanos <= clock._nanos_counter + target:
                 clock.tick(target)
             else:
                 clock._nanos_counter += target
 
 
+@cython.final
 cdef class Sio:
     """The emulator's SIO with its busiest registers, divider and spinlocks, in C.
 
@@ -69,52 +129,63 @@ cdef class Sio:
         self._clear()
         self.rest.reset()
 
-    def read_uint32(self, unsigned int offset):
-        """Read a register."""
+    cdef bint look(self, unsigned int offset, unsigned int* value) noexcept:
+        """Read a register; return False when it is not one of those that are kept here."""
         cdef unsigned int bit
         if offset == 0x70:
             self.csr &= 1
-            return self.quotient
-        if offset == 0x74:
-            return self.remainder
-        if offset == 0x78:
-            return self.csr
-        if offset == 0x60 or offset == 0x68:
-            return self.dividend
-        if offset == 0x64 or offset == 0x6C:
-            return self.divisor
-        if 0x100 <= offset < 0x180:
+            value[0] = self.quotient
+        elif offset == 0x74:
+            value[0] = self.remainder
+        elif offset == 0x78:
+            value[0] = self.csr
+        elif offset == 0x60 or offset == 0x68:
+            value[0] = self.dividend
+        elif offset == 0x64 or offset == 0x6C:
+            value[0] = self.divisor
+        elif 0x100 <= offset < 0x180:
             bit = 1U << ((offset - 0x100) >> 2)
-            if self.locks & bit:
-                return 0
+            value[0] = 0 if self.locks & bit else bit
             self.locks |= bit
-            return bit
-        if offset == 0x5C:
-            return self.locks
-        if offset == 0:
-            return 0
-        return self.rest.read_uint32(offset)
+        elif offset == 0x5C:
+            value[0] = self.locks
+        elif offset == 0:
+            value[0] = 0
+        else:
+            return False
+        return True
 
-    def write_uint32(self, unsigned int offset, long long value):
-        """Write a register."""
+    cdef bint put(self, unsigned int offset, unsigned int value) noexcept:
+        """Write a register; as `look`."""
         if 0x60 <= offset <= 0x6C:
             if offset & 4:
-                self.divisor = <unsigned int>value
+                self.divisor = value
             else:
-                self.dividend = <unsigned int>value
+                self.dividend = value
             self._divide(offset & 8)
         elif offset == 0x70:
-            self.quotient = <unsigned int>value
+            self.quotient = value
             self.csr = 3
         elif offset == 0x74:
-            self.remainder = <unsigned int>value
+            self.remainder = value
             self.csr = 3
         elif 0x100 <= offset < 0x180:
             self.locks &= ~(1U << ((offset - 0x100) >> 2))
         else:
+            return False
+        return True
+
+    def read_uint32(self, unsigned int offset):
+        """Read a register."""
+        cdef unsigned int value
+        return value if self.look(offset, &value) else self.rest.read_uint32(offset)
+
+    def write_uint32(self, unsigned int offset, long long value):
+        """Write a register."""
+        if not self.put(offset, <unsigned int>value):
             self.rest.write_uint32(offset, value)
 
-    cdef _divide(self, bint signed):
+    cdef void _divide(self, bint signed) noexcept:
         cdef long long dividend, divisor
         if not self.divisor:
             self.quotient = 0xFFFFFFFFU if self.dividend else 1
@@ -130,6 +201,7 @@ cdef class Sio:
         self.core.cycles += 8
 
 
+@cython.final
 cdef class Timer:
     """The emulator's timer with the reading of its counter in C."""
 
@@ -143,13 +215,19 @@ cdef class Timer:
     def __getattr__(self, name):
         return getattr(self.rest, name)
 
+    cdef bint look(self, unsigned int offset, unsigned int* value) except -1:
+        """Read the counter; return False for another register."""
+        cdef unsigned long long micros
+        if offset != 0x28 and offset != 0x24:
+            return False
+        micros = <unsigned long long>((self.clock._nanos_counter - <double>self.rest._epoch_nanos) / 1000)
+        value[0] = <unsigned int>(micros if offset == 0x28 else micros >> 32)
+        return True
+
     def read_uint32(self, unsigned int offset):
         """Read a register."""
-        cdef unsigned long long micros
-        if offset == 0x28 or offset == 0x24:
-            micros = <unsigned long long>((self.clock._nanos_counter - <double>self.rest._epoch_nanos) / 1000)
-            return <unsigned int>(micros if offset == 0x28 else micros >> 32)
-        return self.rest.read_uint32(offset)
+        cdef unsigned int value
+        return value if self.look(offset, &value) else self.rest.read_uint32(offset)
 
     def write_uint32_atomic(self, offset, value, atomic_type):
         """Write a register."""

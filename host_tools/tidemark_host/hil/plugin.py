@@ -6,7 +6,8 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `release`. A test that takes one of them runs on each board of the bench.
 
 Marks: `needs("power" | "cut" | "operations" | "console" | "faults" | "runtimes")` for what not
-every board can, `smoke` for the few that say whether it is worth going on.
+every board can, `smoke` for the few that say whether it is worth going on, `slow` for those that
+begin first.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.
@@ -28,34 +29,29 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 import pytest_asyncio
 
-from tidemark_host.boards.base import INFRASTRUCTURE, Board, BoardError
-from tidemark_host.gateway.broker import BrokerError, Mosquitto
-from tidemark_host.hil import places, timeline
-from tidemark_host.hil.places import SerialTarget
-from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
-from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import (
-    RUNTIMES,
-    EmulatedTarget,
-    Target,
-    VirtualEsp32Target,
-    VirtualTarget,
-)
-from tidemark_host.hil.waiting import SiteError
-from tidemark_host.provision import BENCH_TRIAL
+from tidemark_host.boards.base import INFRASTRUCTURE, BoardError
+
+# Every run of pytest in this repository loads this module; few of them need what a site needs.
+if TYPE_CHECKING:
+    from tidemark_host.boards.base import Board
+    from tidemark_host.gateway.broker import Mosquitto
+    from tidemark_host.hil.places import SerialTarget
+    from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
+    from tidemark_host.hil.site import Site, Snapshot
+    from tidemark_host.hil.targets import Target
 
 T = TypeVar("T")
 
 _KINDS = ("virtual", "emulated", "serial")
 _TEST_S = 120  # a test's time on the virtual board
-_targets = pytest.StashKey[list[Target]]()
-_desk = pytest.StashKey[list[SerialTarget]]()
-_site = pytest.StashKey[Site]()
+_targets = pytest.StashKey["list[Target]"]()
+_desk = pytest.StashKey["list[SerialTarget]"]()
+_site = pytest.StashKey["Site"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(ability): what the board must be able to do")
     config.addinivalue_line("markers", "smoke: the few tests to begin with")
+    config.addinivalue_line("markers", "slow: begins first, so that no worker ends alone")
 
 
 # -- which boards ---------------------------------------------------------------------------------
@@ -86,6 +83,8 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
+    from tidemark_host.hil.targets import EmulatedTarget, VirtualEsp32Target, VirtualTarget
+
     kind, name = config.getoption("--board"), str(config.getoption("--board-name"))
     try:
         if kind == "virtual":
@@ -108,6 +107,9 @@ def _on_desk(config: pytest.Config) -> list[SerialTarget]:
 
 
 def _meant(config: pytest.Config) -> list[SerialTarget]:
+    from tidemark_host.hil import places
+    from tidemark_host.hil.places import SerialTarget
+
     path = config.getoption("--bench") or places.default_path()
     name = config.getoption("--board-name")
     if config.getoption("--bench") and not path.is_file():
@@ -135,6 +137,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("--board") != "serial" or targets_of(config):
         return
+    from tidemark_host.hil import places
+
     path = config.getoption("--bench") or places.default_path()
     name = config.getoption("--board-name") or "board"
     listed = "; ".join(target.describe() for target in _on_desk(config))
@@ -168,6 +172,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if _is_for_the_other_board(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    # Stable: the rest stays in its order.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _is_for_the_other_board(item: pytest.Item) -> bool:
@@ -175,6 +181,8 @@ def _is_for_the_other_board(item: pytest.Item) -> bool:
     target = _target_of(item)
     if target is None:
         return False
+    from tidemark_host.hil.targets import RUNTIMES, VirtualEsp32Target
+
     special = any(mark.args[0] == RUNTIMES for mark in item.iter_markers("needs"))
     if isinstance(target, VirtualEsp32Target):
         return not special and item.get_closest_marker("smoke") is None
@@ -190,7 +198,7 @@ def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> s
     """Return the command that runs one test again on the same board."""
     words = ["make", "hil", f"TARGET={config.getoption('--board')}"]
     name = config.getoption("--board-name")
-    if not name and isinstance(target, VirtualEsp32Target):
+    if not name and target and target.name == "virtual-esp32":
         name = target.definition.name
     if name:
         words.append(f"BOARD={name}")
@@ -203,6 +211,9 @@ def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> s
 @pytest.fixture(scope="session")
 def held(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """The board of this run, left at the end as it was found."""
+    from tidemark_host.hil import places
+    from tidemark_host.hil.places import SerialTarget
+
     if not isinstance(target, SerialTarget):
         yield target
         return
@@ -231,6 +242,9 @@ def snapshot(held: Target, tmp_path_factory: pytest.TempPathFactory) -> Snapshot
 
 
 async def _provision(folder: Path, target: Target) -> Snapshot:
+    from tidemark_host.hil.site import Site
+    from tidemark_host.provision import BENCH_TRIAL
+
     async with Site(folder / "site", target) as site:
         image = await asyncio.to_thread(site.image, "v1.0.0")
         await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
@@ -252,6 +266,8 @@ async def blank_site(
     request: pytest.FixtureRequest, held: Target, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is blank, or holds what it came with, and is switched off."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held)
     request.node.stash[_site] = site
     async with site:
@@ -263,6 +279,8 @@ async def site(
     request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """A site whose board is provisioned, runs release 1 and was heard in this boot."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held, snapshot=snapshot)
     async with _heard(request, site):
         yield site
@@ -273,6 +291,8 @@ async def faulty_site(
     request: pytest.FixtureRequest, held: Target, snapshot: Snapshot, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """`site` with a mosquitto, and with a network between board and site that can fail."""
+    from tidemark_host.hil.site import Site
+
     site = Site(tmp_path / "site", held, "mosquitto", snapshot, faulty=True)
     async with _heard(request, site):
         yield site
@@ -317,6 +337,9 @@ def release(site: Site) -> Callable[..., Awaitable[int]]:
 
 def is_infrastructure(error: BaseException | None) -> bool:
     """Say whether an error is the bench's own, and says nothing about the board."""
+    from tidemark_host.gateway.broker import BrokerError
+    from tidemark_host.hil.waiting import SiteError
+
     while error is not None:
         if isinstance(error, SiteError | BrokerError):
             return True
@@ -347,6 +370,8 @@ def pytest_runtest_makereport(
             report.when = "setup"
     site = item.stash.get(_site, None)
     if site is not None and (call.when == "call" or report.failed):
+        from tidemark_host.hil import timeline
+
         part = timeline.as_html(
             timeline.of(site), rerun(item.config, item.nodeid, _target_of(item))
         )
