@@ -79,6 +79,7 @@ CLAIMS: Final[Mapping[int, str]] = {
     1014: "outcomes",
     1015: "health",
     1016: "trial-times",
+    1017: "runtime",
 }
 LAST_TRIAL: Final = 1009
 TIME_NONCE: Final = 1013

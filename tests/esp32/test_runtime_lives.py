@@ -29,7 +29,7 @@ from tests.esp32.runtime_world import (
 from tidemark.otadata import in_charge
 from tidemark_host.boards.nor import NEW as DONE
 from tidemark_host.boards.nor import OLD as UNDONE
-from tidemark_host.boards.nor import READINGS
+from tidemark_host.boards.nor import READINGS, TORN, PowerCut
 from tidemark_host.esp32 import otadata
 from tidemark_host.esp32.ota_ops import IDF_5_5
 from tidemark_host.esp32.otadata import Entry, State
@@ -126,6 +126,32 @@ def test_a_staged_runtime_that_decayed_is_fetched_again() -> None:
     assert settle(flash, story, known).rest == "confirmed"
 
 
+def test_no_power_cut_breaks_a_pair_whose_runtime_decayed() -> None:
+    story = Story()
+    flash = made(story, weak=True)
+    known = settle(flash, story, lives=1)
+    _decay(flash, LAYOUT.ota[1].offset + 40)
+    seen = explore(flash, story, 1, (UNDONE, DONE), known, torn=OTADATA)
+    assert seen.rests == {"confirmed"}
+
+
+def test_an_entry_that_is_not_firm_does_not_bring_a_slot_back_that_was_written() -> None:
+    story = Story(start=1)
+    flash = made(story, weak=True)
+    region = LAYOUT.otadata
+    assert region
+    # A runtime in slot 0 was undone; the confirmed one came back, and its mark was cut off.
+    otadata.write(flash, region, 0, Entry.made(3, State.VALID))
+    flash.plan_cut(1, TORN)
+    with pytest.raises(PowerCut):
+        otadata.write(flash, region, 1, Entry.made(4, State.VALID))
+    (group,) = flash.weak_groups()
+    flash.power_up({group: DONE})
+    known = settle(flash, story, lives=1)
+    flash.power_up({group: UNDONE})
+    assert settle(flash, story, known).rest == "confirmed"
+
+
 def test_a_chosen_runtime_that_the_bootloader_refuses_is_undone() -> None:
     story = Story()
     flash = made(story, weak=False)
@@ -143,7 +169,7 @@ def test_a_former_runtime_that_decayed_ends_in_rescue_not_in_a_loop() -> None:
     # The power fails between VALID and the confirmation, and the former runtime is gone.
     flash.plan_cut(_writes_until_valid(flash, story, known))
     life = Life(flash, story, known)
-    with pytest.raises(BaseException, match="program"):
+    with pytest.raises(PowerCut):
         life.live()
     flash.power_up({})
     _decay(flash, LAYOUT.ota[0].offset + 40)

@@ -1,5 +1,5 @@
-# The entries of ESP-IDF's otadata as the firmware reads them. tests/esp32/test_runtime_lives.py has
-# the host's model of the bootloader on the other side.
+# The entries of ESP-IDF's otadata as the firmware reads them. The host's model of the bootloader
+# is on the other side in tests/esp32/test_runtime_lives.py.
 
 import binascii
 import struct

@@ -295,6 +295,14 @@ def test_a_runtime_that_was_confirmed_alone_is_undone():
     assert back.table() == [1, 0, VALID, 2]
 
 
+def test_after_a_fallback_the_confirmed_runtime_is_not_chosen_either():
+    board = Board()
+    board.chosen().confirm()
+    board.port._write(0, entry(3, VALID))
+    assert board.boot(1, 2).enter(OLD, "") == "restore"
+    assert board.port.calls == []
+
+
 def test_a_confirmed_runtime_that_does_not_come_back_is_told():
     board = Board()
     board.chosen().confirm()

@@ -157,6 +157,24 @@ def test_runtime_that_the_mirror_forged_is_not_staged():
     assert rig.run() == "staged"
 
 
+def test_runtime_that_the_flash_does_not_hold_is_not_staged():
+    rig = PairRig()
+    rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    program = rig.ota.program
+
+    def decays(addr, data):
+        program(addr, data)
+        if addr == 15 * SECTOR:
+            rig.ota._buf[13 * SECTOR] ^= 1
+
+    rig.ota.program = decays
+    assert rig.run() == "runtime-digest"
+    assert rig.runtimes.candidate.state == RUNTIME_WRITING
+    rig.ota.program = program
+    assert rig.run() == "staged"
+
+
 def test_mirror_that_forges_a_runtime_can_not_wear_the_flash_out():
     rig = PairRig()
     runtime = rig.offer_runtime(2)
