@@ -39,11 +39,14 @@ format: $(STAMP) ## put host code and tests into ruff's format
 	$(RUN)/ruff check --fix
 	$(RUN)/ruff format
 
-firmware: setup ## images of BOARD=<name> under build/<name>/, RELEASE=<repository> in slot A; sizes
-	@$(RUN)/tidemark firmware $(BOARD) $(if $(RELEASE),--release "$(RELEASE)")
+# Handed on only when named: the program has its own default.
+RUNTIME = $(if $(RUNTIME_INDEX),--runtime-index '$(RUNTIME_INDEX)')
+
+firmware: setup ## images of BOARD=<name> in build/<name>/, sizes; RELEASE=<repository>, RUNTIME_INDEX=<n>
+	@$(RUN)/tidemark firmware $(BOARD) $(RUNTIME) $(if $(RELEASE),--release "$(RELEASE)")
 
 reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes
-	@$(RUN)/tidemark firmware $(BOARD) --twice
+	@$(RUN)/tidemark firmware $(BOARD) --twice $(RUNTIME)
 
 # A BOARD that nobody named is the default of `firmware`, not a choice.
 HIL_BOARD = $(if $(filter file undefined,$(origin BOARD)),,--board-name '$(BOARD)')

@@ -7,7 +7,7 @@ from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
 from tidemark.errors import StateError, TidemarkError
-from tidemark.evidence import SECURITY, SIZE, SLOT, Evidence, parse
+from tidemark.evidence import REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
@@ -67,6 +67,7 @@ class Base:
         self.config = None
         self.settings = {}
         self.link = self.session = self.connection = self.updates = None
+        self.radio = None  # the wifi.Station of a board that has one, and credentials
         self._trial = None
         self._hold_ms = self._limit_ms = self._backoff_ms = 0  # of trials, once launched
         self._app = None
@@ -167,6 +168,10 @@ class Base:
         from tidemark.updates import Updates
 
         values = self.config
+        ssid, password, country = config.wifi(values)
+        if ssid:
+            hostname = "tidemark-" + self.identity.id
+            self.radio = self.port.radio(ssid, password, country, hostname)
         self.session = Session(
             self.identity,
             self.counter,
@@ -183,6 +188,7 @@ class Base:
             "tidemark-" + self.identity.id,
             self.port.random,
             keepalive_s=values[config.KEEPALIVE_S],
+            network=self.radio,
         )
         self.connection = Connection(self)
         self.updates = Updates(
@@ -211,6 +217,8 @@ class Base:
         if app:
             for task in app.tasks(self):
                 supervisor.add(task)
+        if self.radio:
+            supervisor.add(Task("radio", self._radio_step, 100, _TASK_DEADLINE_MS))
         supervisor.add(Task("link", self.connection.step, 5, _TASK_DEADLINE_MS))
         supervisor.add(Task("report", self._report_step, 100, _TASK_DEADLINE_MS))
         supervisor.add(Task("update", self.updates.step, 10, _TASK_DEADLINE_MS))
@@ -237,7 +245,7 @@ class Base:
         short = max(self._short_boots(), self.slots.crashes) - _SHORT_BOOTS_FREE
         if short > 0 and self.mode != "rescue":
             self.radio_delay_ms = min(1000 << min(short, 10), _RADIO_DELAY_MAX_MS)
-            self.link.delay(self.radio_delay_ms)
+            (self.radio or self.link).delay(self.radio_delay_ms)
 
     def crashed(self, error):
         """The image raised: the supervisor's broad catch. Records what is known, then resets; does
@@ -268,6 +276,14 @@ class Base:
     def acknowledged(self):
         """True when the gateway acknowledged a report of this boot."""
         return self.connection is not None and self.connection.reports_acked > 0
+
+    def _radio_step(self):
+        """Keeps the board on its network. What goes wrong is the air's doing: it is counted."""
+        word = self.radio.step()
+        if word:
+            print("tidemark: wifi %s" % word)
+            if word != "joined":
+                self.record(word, "wifi", REMOTE)
 
     def _report_step(self):
         """Reports when due, and lets the trial and the waiting image draw their conclusions."""

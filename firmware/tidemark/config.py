@@ -13,11 +13,16 @@ REPORT_S = const(6)
 KEEPALIVE_S = const(7)
 COHORT = const(8)
 TRIAL = const(9)
+WIFI = const(10)
 
 _TEXT_MAX = const(128)
 _COHORT_MAX = const(32)
 _DAY_S = const(86_400)
 _TRIAL_MAX_S = const(3600)
+_SSID_MAX = const(32)  # bytes of UTF-8
+_PASSPHRASE_MIN = const(8)
+_PASSPHRASE_MAX = const(63)
+_PSK = const(64)  # hexadecimal digits of a key that is none
 
 # key: (least, most) for integers; None for text.
 _KNOWN = {
@@ -33,12 +38,12 @@ _KNOWN = {
 
 def check(config):
     """Returns `config` (dict) if all of `_KNOWN` is there, of the right type and in range, and
-    nothing else but a cohort's name and a trial's times. Raises ConfigError("config") that names
-    the key."""
+    nothing else but a cohort's name, a trial's times and a WiFi network. Raises
+    ConfigError("config") that names the key, never a value: one of them is a password."""
     if not isinstance(config, dict):
         raise ConfigError("config", "not a map")
     for key in config:
-        if key not in _KNOWN and key not in (COHORT, TRIAL):
+        if key not in _KNOWN and key not in (COHORT, TRIAL, WIFI):
             raise ConfigError("config", "unknown key %s" % key)
     for key, limits in _KNOWN.items():
         value = config.get(key)
@@ -53,6 +58,8 @@ def check(config):
         raise ConfigError("config", "value of key %d" % COHORT)
     if TRIAL in config and not _are_trial_times(config[TRIAL]):
         raise ConfigError("config", "value of key %d" % TRIAL)
+    if WIFI in config and not _is_wifi(config[WIFI]):
+        raise ConfigError("config", "value of key %d" % WIFI)
     from tidemark.http import parse_url
 
     for key in (METADATA_URL, TARGETS_URL):
@@ -79,6 +86,32 @@ def _are_trial_times(times):
             return False
     hold, limit, backoff = times
     return 1 <= hold <= limit <= _TRIAL_MAX_S and 0 <= backoff <= _TRIAL_MAX_S
+
+
+def wifi(config):
+    """(ssid, password, country) of checked settings, each a str; ("", "", "") without a network.
+    An open network's password is "", and so is a country that was not given."""
+    return tuple(config.get(WIFI, ("", "", "")))
+
+
+def _is_wifi(network):
+    """True for [ssid, password, country]: 1 to 32 bytes of UTF-8; 8 to 63 printable ASCII
+    characters or 64 hexadecimal digits (IEEE 802.11-2020, J.4.1) or ""; two capitals or ""."""
+    if not isinstance(network, list) or len(network) != 3:
+        return False
+    for text in network:
+        if not isinstance(text, str):
+            return False
+    ssid, password, country = network
+    if not 0 < len(ssid.encode()) <= _SSID_MAX or "\0" in ssid:
+        return False
+    if country and not (len(country) == 2 and "A" <= min(country) and max(country) <= "Z"):
+        return False
+    if len(password) == _PSK:
+        return all(c in "0123456789abcdefABCDEF" for c in password)
+    if password and not _PASSPHRASE_MIN <= len(password) <= _PASSPHRASE_MAX:
+        return False
+    return all(" " <= c <= "~" for c in password)
 
 
 def trial_times(config, board):

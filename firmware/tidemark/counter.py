@@ -49,18 +49,18 @@ class Counter:
         """Return the greatest epoch on flash (int, 0 if none). Writes nothing."""
         best = 0
         size = self._slots * _SLOT
-        view = self._region.view(0, size)
         step = self._region.sector // _SLOT
         step = step if step % _SLOT == 0 else _SLOT
         blank = b"\xff" * step
         # Downwards, so that of a run of records only the greatest needs to be checked; many slots
         # at once, since most of them are blank.
         for start in range(size - step, -1, -step):
-            if view[start : start + step] == blank:
+            view = self._region.view(start, step)
+            if view == blank:
                 continue
-            for off in range(start + step - _SLOT, start - 1, -_SLOT):
+            for off in range(step - _SLOT, -1, -_SLOT):
                 if struct.unpack_from(">I", view, off + 4)[0] > best:
-                    best = max(best, self._epoch_at(off // _SLOT))
+                    best = max(best, self._epoch_at((start + off) // _SLOT))
         self._found = best
         return best
 

@@ -255,14 +255,14 @@ class Evidence:
         """Return the greatest number below `below` of a record with a good sum, 0 if none."""
         best = 0
         region = self._region
-        view = region.view(0, self._slots * SIZE)
         # Downwards: of a run of records only the greatest needs its sum checked.
         for sector in range(region.sectors - 1, -1, -1):
             first = sector * self._per_sector
             if region.is_blank(first * SIZE, region.sector):
                 continue
+            view = region.view(first * SIZE, region.sector)
             for slot in range(first + self._per_sector - 1, first - 1, -1):
-                number = struct.unpack_from(">I", view, slot * SIZE)[0]
+                number = struct.unpack_from(">I", view, (slot - first) * SIZE)[0]
                 if best < number < below and (number - 1) % self._slots == slot:
                     if self._valid(number):
                         best = number

@@ -43,12 +43,15 @@ class Region:
 
     def read_into(self, off, buf):
         """Fill the writable buffer `buf` from `off` on."""
-        self._inside(off, len(buf))
+        self.check(off, len(buf))
         self._flash.read_into(self._start + off, buf)
 
     def view(self, off, n):
-        """Return a memoryview of `n` bytes at `off`, in place. Read-only by contract."""
-        self._inside(off, n)
+        """Return a memoryview of `n` bytes at `off`, in place. Read-only by contract.
+
+        Where the flash is not mapped it is a copy, and more than a sector is refused.
+        """
+        self.check(off, n)
         return self._flash.view(self._start + off, n)
 
     def write(self, off, data):
@@ -57,7 +60,7 @@ class Region:
         Clears bits only; the caller has erased. An interrupted write may have reached any page.
         """
         n = len(data)
-        self._inside(off, n)
+        self.check(off, n)
         page = self.page
         buf = self._buffer
         data = memoryview(data)
@@ -82,21 +85,22 @@ class Region:
         """Erase sector `index` (0 to sectors - 1) of the region to 0xFF."""
         if index < 0:
             raise FlashError("flash-bounds", "outside the region")
-        self._inside(index * self.sector, self.sector)
+        self.check(index * self.sector, self.sector)
         self._flash.erase(self._start + index * self.sector)
 
     def is_blank(self, off=0, n=None):
         """Return whether all of `n` bytes (default: to the end) at `off` read 0xFF."""
         if n is None:
             n = self.size - off
-        view = self.view(off, n)
+        self.check(off, n)
         for i in range(0, n - _CHUNK + 1, _CHUNK):
-            if view[i : i + _CHUNK] != _BLANK:
+            if self.view(off + i, _CHUNK) != _BLANK:
                 return False
         rest = n % _CHUNK
-        return not rest or view[n - rest :] == _BLANK[:rest]
+        return not rest or self.view(off + n - rest, rest) == _BLANK[:rest]
 
-    def _inside(self, off, n):
+    def check(self, off, n):
+        """Raise FlashError `flash-bounds` unless `n` bytes at `off` are inside."""
         if off < 0 or n < 0 or off + n > self.size:
             raise FlashError("flash-bounds", "outside the region")
 
@@ -120,7 +124,7 @@ class BlockDevice:
         if offset is None:
             offset = 0
             # All or nothing is checked first: an erase must not run ahead of a bounds error.
-            region.view(block * region.sector, len(buf))
+            region.check(block * region.sector, len(buf))
             for index in range((len(buf) + region.sector - 1) // region.sector):
                 region.erase(block + index)
         region.write(block * region.sector + offset, buf)

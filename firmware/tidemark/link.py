@@ -52,13 +52,24 @@ class Link:
     """
 
     def __init__(
-        self, open_socket, host, port, client_id, random, feed=None, keepalive_s=30, wait_s=5
+        self,
+        open_socket,
+        host,
+        port,
+        client_id,
+        random,
+        feed=None,
+        keepalive_s=30,
+        wait_s=5,
+        network=None,
     ):
         """`open_socket(host, port, timeout_s)`: a connected stream socket, or raises LinkError.
 
-        `host`, `client_id`: str; `random(n)`: gives n random bytes; `feed`: called in waits.
+        `host`, `client_id`: str; `random(n)`: gives n random bytes; `feed`: called in waits;
+        `network`: has `up` (bool), False while there is nothing to connect over; or None.
         """
         self._open_socket = open_socket
+        self._network = network
         self._host = host
         self._port = port
         self._random = random
@@ -93,8 +104,14 @@ class Link:
         Never raises for the network's sake: a failure takes the link down.
         """
         if self.state == "down":
-            if ticks_diff(ticks_ms(), self._retry_at) >= 0:
-                self._connect()
+            now = ticks_ms()
+            if ticks_diff(now, self._retry_at) < 0:
+                return
+            if self._network and not self._network.up:
+                # No attempt, so no failure: the first one comes as soon as there is a network.
+                self._retry_at = now
+                return
+            self._connect()
             return
         try:
             self._begin()

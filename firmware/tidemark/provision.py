@@ -29,7 +29,7 @@ def _answer(function):
 
 def begin():
     """Makes the board's key when there is none, and prints its public half: {"id", "public",
-    "board", "provisioned"}.
+    "board", "provisioned", "wifi"}; the last one says whether the settings must have a network.
 
     Birth order (design 5): counter and journal were recovered by stage 0, then the key is
     journalled and affirmed, then shown.
@@ -53,6 +53,7 @@ def _begin():
         "public": "".join("%02x" % byte for byte in base.identity.public),
         "board": base.board.NAME,
         "provisioned": not base.unprovisioned,
+        "wifi": base.board.WIFI,
     }
 
 
@@ -88,6 +89,8 @@ def _finish():
     if identity.device_id(gateway_key) != gateway_id:
         raise ConfigError("gateway-id", "does not belong to the gateway's key")
     config.check(link)
+    if base.board.WIFI and config.WIFI not in link:
+        raise ConfigError("no-wifi", "this board reaches its gateway over WiFi only")
     release, root_version = _verify_slot(base, root)
     base.journal.put("config", cbor.encode(link))
     provisioning = identity.Provisioning(base.identity.public, root, gateway_id, gateway_key)
@@ -97,6 +100,26 @@ def _finish():
     base.slots.provision(release)
     base.record("provisioned", gateway_id)
     return {"id": base.identity.id, "index": release.index, "version": release.version}
+
+
+def wifi(network):
+    """Gives a provisioned board another network, [ssid, password, country] as in the settings, and
+    leaves the rest as it is: {"id"}. It counts from the next boot on."""
+    _answer(lambda: _wifi(network))
+
+
+def _wifi(network):
+    base = stage0.base
+    raw = base.journal.get("config")
+    if base.unprovisioned or not raw:
+        raise StateError("not-provisioned", "this board has no settings yet")
+    if not base.board.WIFI:
+        raise ConfigError("no-radio", "this board joins no network")
+    settings = cbor.decode(raw)
+    settings[config.WIFI] = network
+    base.journal.put("config", cbor.encode(config.check(settings)))
+    base.record("wifi-set")
+    return {"id": base.identity.id}
 
 
 def _verify_slot(base, root):

@@ -77,7 +77,7 @@ class Session:
         self._random = random
         self._sign_all = integrity == "sign"
         self._feed = feed
-        self.boot_nonce = random(_NONCE)
+        self._boot_nonce = None
         self.epoch = None
         self.policy_version = 0
         self._outstanding = None  # (SHA-256 of the hello, its running hash, scalar, epoch)
@@ -90,6 +90,14 @@ class Session:
         self._window = None
         self._time_nonce = None
         self._time_asked = 0
+
+    @property
+    def boot_nonce(self):
+        """8 random bytes, the same for the whole boot."""
+        if self._boot_nonce is None:
+            # Not before it is needed: an ESP32 must have its radio on for a random number.
+            self._boot_nonce = self._random(_NONCE)
+        return self._boot_nonce
 
     @property
     def ready(self):

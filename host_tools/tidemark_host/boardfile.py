@@ -119,6 +119,11 @@ class Board:
         """Whether it reaches its gateway by itself; else over its UART and `tidemark bridge`."""
         return self.chip.network or self.radio != _RADIOS[0]
 
+    @property
+    def wifi(self) -> bool:
+        """Whether it must join a WiFi network for that, so that it needs credentials."""
+        return self.network and self.chip.port != "unix"
+
 
 def load_board(path: Path) -> Board:
     """Read and check a board.toml. Raises BoardFileError."""
@@ -356,6 +361,7 @@ def generate_board_module(board: Board, runtime: str = "") -> str:
         f"SECTOR = {board.sector}",
         f"PAGE = {board.page}",
         f'RUNTIME = bytes.fromhex("{runtime}")',
+        f"WIFI = {board.wifi}",
         f"RUNTIME_INDEX = {board.runtime_index}",
         "# What the release tools read in the image.",
         f"RUNTIME_MARK = {runtime_mark(board.name, board.runtime_index)!r}",

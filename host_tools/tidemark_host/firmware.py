@@ -54,11 +54,13 @@ class Signed:
 
 @dataclass(frozen=True)
 class Report:
-    """What was built. `images`: path to SHA-256 (hex). `heap`: bytes left to Python, and the least
-    that board.toml asks for; None where no build can know it."""
+    """What was built. `runtime`: SHA-256 (hex) over all that the runtime is built from. `images`:
+    path to SHA-256 (hex). `heap`: bytes left to Python, and the least that board.toml asks for;
+    None where no build can know it."""
 
     board: str
     runtime: str
+    runtime_index: int
     images: Mapping[str, str]
     sizes: tuple[Size, ...]
     heap: tuple[int, int] | None
@@ -90,6 +92,7 @@ class Report:
             largest = self.modules[:SHOWN_MODULES]
             lines.append(f"largest of {len(self.modules)} frozen modules, bytes:")
             lines += [f"  {count:>7,}  {name}" for name, count in largest]
+        lines.append(f"runtime {self.runtime_index}, made of {self.runtime[:16]}")
         what = f"release {signed.index} ({signed.version})"
         if signed.development:
             lines.append(
@@ -102,15 +105,18 @@ class Report:
         return lines
 
 
-def make_firmware(name: str, release: Path | None = None, index: int | None = None) -> Report:
+def make_firmware(
+    name: str, release: Path | None = None, index: int | None = None, runtime_index: int = 1
+) -> Report:
     """Put the images of a board under build/<name>/ and return the report.
 
     release: a repository (`tidemark release init`) whose release `index`, by default its newest,
-    goes into slot A; None: the agent as it is here, signed by keys made on this machine. Raises
+    goes into slot A; None: the agent as it is here, signed by keys made on this machine.
+    runtime_index: what the runtime says it is; releases name the least they need. Raises
     ToolchainError, BoardFileError, FactoryError, ImageError, ReleaseError; nothing under build/
     has changed then but the development repository.
     """
-    board = build.board_of(name)
+    board = build.board_of(name, runtime_index)
     if board.chip.port not in ("rp2", "esp32", "unix"):
         raise ToolchainError("no-build", f"there is no build for the port {board.chip.port} yet")
     if board.chip.port == "esp32":
@@ -130,7 +136,9 @@ def make_firmware(name: str, release: Path | None = None, index: int | None = No
 
 
 def _rp2(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
-    image = rp2.firmware(board.name, toolchain.mpy_cross(), toolchain.umqtt_dir())
+    image = rp2.firmware(
+        board.name, toolchain.mpy_cross(), toolchain.umqtt_dir(), board.runtime_index
+    )
     runtime = image.uf2.read_bytes()
     factory = uf2_file.encode(
         {**uf2_file.decode(runtime, board.chip), **uf2_file.sectors(flash)}, board.chip
@@ -141,7 +149,9 @@ def _rp2(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
         *_flash_sizes(board, flash),
     )
     heap = (image.heap, board.constants["HEAP"])
-    return Report(board.name, image.runtime, images, sizes, heap, image.modules, signed)
+    return Report(
+        board.name, image.runtime, board.runtime_index, images, sizes, heap, image.modules, signed
+    )
 
 
 def _esp32(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
@@ -158,11 +168,11 @@ def _esp32(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
         Size("runtime", image.size, board.constants["RUNTIME_MAX"]),
         *_flash_sizes(board, flash),
     )
-    return Report(board.name, image.runtime, images, sizes, None, (), signed)
+    return Report(board.name, image.runtime, board.runtime_index, images, sizes, None, (), signed)
 
 
 def _unix(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
-    program = toolchain.runtime(board.name)
+    program = toolchain.runtime(board.name, board.runtime_index)
     images = _write(out, {"micropython": program.read_bytes(), "factory.bin": flash})
     (out / "micropython").chmod(0o755)
     parts = build.frozen_parts(build.firmware_dir())
@@ -172,7 +182,16 @@ def _unix(board: Board, out: Path, flash: bytes, signed: Signed) -> Report:
         key=lambda item: (-item[1], item[0]),
     )
     sizes = _flash_sizes(board, flash)
-    return Report(board.name, program.parent.name, images, sizes, None, tuple(modules), signed)
+    return Report(
+        board.name,
+        program.parent.name,
+        board.runtime_index,
+        images,
+        sizes,
+        None,
+        tuple(modules),
+        signed,
+    )
 
 
 def _flash_sizes(board: Board, flash: bytes) -> tuple[Size, Size]:

@@ -1,19 +1,18 @@
 """Flashing a board: an image, what the board holds already, and the way into its flash.
 
-What a used board would lose is refused unless it is asked for. RP2: the boot ROM's drive, or
-picotool. ESP32: esptool. Both programs run as they come.
+What a used board would lose is refused unless it is asked for. Here an RP2: by the boot ROM's
+drive, or picotool, which runs as it comes. `flashing_esp32` has the other.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tidemark_host import bootsel, discovery, remote, uf2_file
@@ -100,7 +99,6 @@ class Bench:
     drive_s: float = 20.0
     picotool_after_s: float = 3.0
     back_s: float = 30.0
-    esptool: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "esptool"))
 
 
 def read_image(path: Path, board: Board) -> Image:
@@ -224,33 +222,6 @@ def flash_drive(image: Image, bench: Bench, drive: Drive | None = None) -> str:
         path.write_bytes(file)
         _tool([picotool, "load", "-v", "-x", str(path)], "picotool")
     return "picotool"
-
-
-def flash_esp32(found: Found, image: Image, bench: Bench) -> Outcome:
-    """Flash the board at a serial port with esptool, unless it holds the image already.
-
-    Raises FlashingError `esptool` with the program's last words.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        files: list[str] = []
-        for offset, content in uf2_file.spans(image.parts):
-            path = Path(folder, f"{offset:08x}.bin")
-            path.write_bytes(content)
-            files += [hex(offset), str(path)]
-        base = [*bench.esptool, "--chip", "auto", "--port", found.port]
-        try:
-            # Compares on the chip; it stays in its boot loader for what comes next.
-            _tool([*base, "--after", "no-reset", "verify-flash", *files], "esptool")
-            skipped = True
-        except FlashingError:
-            skipped = False
-        last = ["--after", "hard-reset"]
-        if skipped:
-            _tool([*base, *last, "chip-id"], "esptool")
-        else:
-            # write-flash compares what it wrote with what it was given.
-            _tool([*base, *last, "write-flash", *files], "esptool")
-    return Outcome(found.port, image.digest, skipped, True, "none" if skipped else "esptool")
 
 
 def _tool(argv: Sequence[str], code: str) -> None:

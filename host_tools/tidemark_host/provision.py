@@ -11,10 +11,11 @@ from typing import Any, Protocol, cast
 
 from tidemark_host import protocol
 from tidemark_host.inventory import DEFAULT_COHORT
+from tidemark_host.wifi import Wifi
 
 # Keys of the board's link settings, as in firmware/tidemark/config.py.
 _BROKER_HOST, _BROKER_PORT, _METADATA_URL, _TARGETS_URL = 1, 2, 3, 4
-_UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT, _TRIAL = 5, 6, 7, 8, 9
+_UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT, _TRIAL, _WIFI = 5, 6, 7, 8, 9, 10
 
 _PART = 256  # bytes of bundle a REPL call carries
 _VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
@@ -53,7 +54,8 @@ BENCH_TRIAL = TrialTimes(hold_s=2, limit_s=6, backoff_s=1)
 class LinkSettings:
     """Where the board finds broker and updates, how often it asks (seconds), and its cohort.
 
-    `trial`: in place of the times of its board.toml, which are the field's.
+    `trial`: in place of the times of its board.toml, which are the field's. `wifi`: of a board
+    that reaches its gateway by radio.
     """
 
     broker_host: str
@@ -65,14 +67,17 @@ class LinkSettings:
     keepalive_s: int = 30
     cohort: str = DEFAULT_COHORT
     trial: TrialTimes | None = None
+    wifi: Wifi | None = None
 
-    def to_map(self) -> dict[int, str | int | list[int]]:
+    def to_map(self) -> dict[int, str | int | list[int] | list[str]]:
         # Left out where it says nothing: a board of an earlier version refuses unknown keys.
-        said: dict[int, str | int | list[int]] = {}
+        said: dict[int, str | int | list[int] | list[str]] = {}
         if self.cohort != DEFAULT_COHORT:
             said[_COHORT] = self.cohort
         if self.trial:
             said[_TRIAL] = [self.trial.hold_s, self.trial.limit_s, self.trial.backoff_s]
+        if self.wifi:
+            said[_WIFI] = self.wifi.to_list()
         return {
             **said,
             _BROKER_HOST: self.broker_host,
@@ -95,12 +100,14 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Born:
-    """What a board says of itself once it has a key."""
+    """What a board says of itself once it has a key. `wifi`: it needs a WiFi network's name and
+    password, for it has no other way to its gateway."""
 
     id: str
     public: bytes
     board: str
     provisioned: bool
+    wifi: bool
 
 
 def begin(console: Console) -> Born:
@@ -109,7 +116,8 @@ def begin(console: Console) -> Born:
     public = bytes.fromhex(answer["public"])
     if protocol.key_id(public) != answer["id"]:
         raise ProvisionError("device-id", "the board's id does not belong to its key")
-    return Born(answer["id"], public, answer["board"], answer["provisioned"])
+    wifi = answer.get("wifi", False)  # a runtime of before says nothing of it, and has none
+    return Born(answer["id"], public, answer["board"], answer["provisioned"], wifi)
 
 
 def finish(console: Console, anchors: Anchors, link: LinkSettings) -> dict[str, Any]:
@@ -126,11 +134,25 @@ def finish(console: Console, anchors: Anchors, link: LinkSettings) -> dict[str, 
     return _call(console, "finish()", _VERIFY_TIMEOUT_S)
 
 
+def set_wifi(console: Console, wifi: Wifi) -> str:
+    """Give a provisioned board another network, from its next boot on; return the board's id.
+
+    Raises ProvisionError `not-provisioned`, `no-radio`; BoardError.
+    """
+    return str(_call(console, f"wifi({wifi.to_list()!r})")["id"])
+
+
+def leave(console: Console) -> None:
+    """Let the board reset into its application."""
+    console.exec("from tidemark import provision; provision.leave()")
+
+
 def _call(console: Console, call: str, timeout: float = 20.0) -> dict[str, Any]:
     out = console.exec(f"from tidemark import provision\nprovision.{call}", timeout)
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if not lines:
-        raise ProvisionError("console", f"no answer to provision.{call}: {out[-200:]!r}")
+        verb = call.partition("(")[0]  # without what it was told, which may be a password
+        raise ProvisionError("console", f"no answer to provision.{verb}: {out[-200:]!r}")
     answer = cast("dict[str, Any]", json.loads(lines[-1]))
     if not answer.get("ok"):
         raise ProvisionError(str(answer.get("code")), str(answer.get("text", "")))

@@ -135,12 +135,12 @@ def _probe(argv: tuple[str, ...]) -> None:
         raise ToolchainError("micropython-old", f"{argv[-1]} is older than 1.25")
 
 
-def runtime(board: str = "VIRTUAL") -> Path:
+def runtime(board: str = "VIRTUAL", runtime_index: int = 1) -> Path:
     """Return the runtime of `board` with the base frozen in, built when the firmware has changed.
 
     Safe to call from several processes at once. The file stays valid while the caller runs.
     """
-    return build.build_runtime(board, mpy_cross(), umqtt_dir())
+    return build.build_runtime(board, mpy_cross(), umqtt_dir(), runtime_index)
 
 
 def firmware(board: str) -> Path:

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import tarfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tidemark_host import toolchain_apt as apt
@@ -43,13 +45,16 @@ def firmware_dir() -> Path:
     return Path(named).resolve() if named else REPO / "firmware"
 
 
-def board_of(name: str) -> Board:
-    """Return the board of boards/<name>. Raises ToolchainError `unknown-board`, BoardFileError."""
+def board_of(name: str, runtime_index: int = 1) -> Board:
+    """Return the board of boards/<name>, to build the runtime of this index for it.
+
+    Raises ToolchainError `unknown-board`, BoardFileError.
+    """
     path = REPO / "boards" / name / "board.toml"
     if not name.isidentifier() or not path.is_file():
         known = ", ".join(sorted(path.parent.name for path in REPO.glob("boards/*/board.toml")))
         raise ToolchainError("unknown-board", f"no boards/{name}/board.toml; there are: {known}")
-    return load_board(path)
+    return replace(load_board(path), runtime_index=runtime_index)
 
 
 def checkout_identity(tree: Path) -> str:
@@ -144,13 +149,13 @@ def _untar(archive: Path, into: Path) -> None:
             tar.extractall(into, members=members)
 
 
-def build_runtime(board: str, mpy_cross: Path, umqtt: Path) -> Path:
+def build_runtime(board: str, mpy_cross: Path, umqtt: Path, runtime_index: int = 1) -> Path:
     """Return the runtime of `board` for the firmware as it is now; build it when there is none.
 
     Raises ToolchainError with the compiler's last lines when the firmware does not compile.
     """
     firmware = firmware_dir()
-    definition = board_of(board)
+    definition = board_of(board, runtime_index)
     generated = generate_board_module(definition)
     source = source_dir()
     for _ in range(5):
@@ -238,11 +243,45 @@ def stage_frozen(
 
 
 def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Path) -> None:
+    build_unix(
+        f"runtime of {board}",
+        source,
+        cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, "")),
+        [
+            f"MPY_LIB_DIR={stage / 'lib'}",
+            f"MICROPY_MPYCROSS={mpy_cross}",
+            f"FROZEN_MANIFEST={REPO / 'boards' / board / 'manifest.py'}",
+            f"MICROPY_MANIFEST_FIRMWARE={stage / 'firmware'}",
+            f"MICROPY_MANIFEST_GENERATED={stage / 'generated'}",
+            f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
+        ],
+        target,
+    )
+
+
+def build_bare(mpy_cross: Path) -> Path:
+    """Return the same runtime with nothing frozen in, where `.frozen` is a folder like others.
+
+    Raises ToolchainError with the compiler's last lines.
+    """
+    source = source_dir()
+    key = cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, ""), "bare")
+    target = cache_dir() / f"bare-{key}" / "micropython"
+    with cache.lock("runtime"):
+        if not target.is_file():
+            more = ["FROZEN_MANIFEST=", f"MICROPY_MPYCROSS={mpy_cross}"]
+            build_unix("runtime without a base", source, key, more, target)
+    return target
+
+
+def build_unix(
+    what: str, source: Path, key: str, more: Sequence[str | Path], target: Path
+) -> None:
+    """Build MicroPython's unix port in the cache folder of `key`; copy the program to `target`."""
     _need_build_tools()
-    key = cache.digest(_RECIPE, str(source), *_FLAGS, cache.tree_digest(_VARIANT, ""))
     build = cache_dir() / f"build-unix-{key}"
     first = not (build / "micropython").exists()
-    say(f"building the runtime of {board}" + (" (the first one takes a minute)" if first else ""))
+    say(f"building the {what}" + (" (the first one takes a minute)" if first else ""))
     began = time.monotonic()
     # Frozen objects of another firmware must not survive: names are all the freezer looks at.
     shutil.rmtree(build / "frozen_mpy", ignore_errors=True)
@@ -255,12 +294,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
             *_FLAGS,
             f"VARIANT_DIR={_VARIANT}",
             f"BUILD={build}",
-            f"MPY_LIB_DIR={stage / 'lib'}",
-            f"MICROPY_MPYCROSS={mpy_cross}",
-            f"FROZEN_MANIFEST={REPO / 'boards' / board / 'manifest.py'}",
-            f"MICROPY_MANIFEST_FIRMWARE={stage / 'firmware'}",
-            f"MICROPY_MANIFEST_GENERATED={stage / 'generated'}",
-            f"MICROPY_MANIFEST_UMQTT={stage / 'umqtt'}",
+            *more,
         ],
         why="building MicroPython's unix port",
         env={**ENV, "MAKEFLAGS": "", "MFLAGS": "", "MAKELEVEL": ""},
@@ -269,7 +303,7 @@ def _compile(board: str, source: Path, stage: Path, mpy_cross: Path, target: Pat
     fresh = target.with_suffix(".new")
     shutil.copy2(build / "micropython", fresh)
     fresh.rename(target)
-    say(f"runtime of {board} built in {time.monotonic() - began:.1f} s")
+    say(f"{what} built in {time.monotonic() - began:.1f} s")
 
 
 def _need_build_tools() -> None:

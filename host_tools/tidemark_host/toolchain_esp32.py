@@ -106,8 +106,10 @@ def idf_version(folder: Path) -> str:
     return ".".join(found)
 
 
-def firmware(board: Board, mpy_cross: Path, umqtt: Path) -> Firmware:
+def firmware(board: Board, mpy_cross: Path, umqtt: Path, sources: Path | None = None) -> Firmware:
     """Build the image of `board` and return it. ESP-IDF compiles only what has changed.
+
+    sources: another firmware than ours, for tests of what does not work.
 
     Raises ToolchainError as `need`; `firmware-size` for a part that has no room;
     `partition-table` for a table that is not board.toml's; others with the last lines of what
@@ -116,7 +118,7 @@ def firmware(board: Board, mpy_cross: Path, umqtt: Path) -> Firmware:
     need(board)
     esp32 = _of(board)
     folder = REPO / "boards" / esp32.definition
-    sources = build.firmware_dir()
+    sources = sources or build.firmware_dir()
     tree = Path(os.environ["MICROPY_DIR"]).expanduser().resolve()
     key = _key(board, folder, sources, tree, umqtt)
     work = cache_dir() / f"build-{board.name}-{cache.digest(_RECIPE, str(tree), str(folder))}"

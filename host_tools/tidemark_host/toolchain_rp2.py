@@ -61,7 +61,7 @@ def is_rp2(board: str) -> bool:
     return build.board_of(board).chip.port == "rp2"
 
 
-def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
+def firmware(board: str, mpy_cross: Path, umqtt: Path, runtime_index: int = 1) -> Firmware:
     """Return the image of `board` for the firmware as it is now; build it when there is none.
 
     Raises ToolchainError: `firmware-size`, `firmware-heap` for an image against the limits of
@@ -70,7 +70,7 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     several processes at once.
     """
     folder = REPO / "boards" / board
-    described = build.board_of(board)
+    described = build.board_of(board, runtime_index)
     need_radio(described)
     need_port(described)
     sources = build.firmware_dir()
@@ -99,13 +99,15 @@ def firmware(board: str, mpy_cross: Path, umqtt: Path) -> Firmware:
     raise ToolchainError("firmware-changes", f"{sources} keeps changing while it is built")
 
 
-def built_twice(board: str, mpy_cross: Path, umqtt: Path) -> tuple[str, str]:
+def built_twice(
+    board: str, mpy_cross: Path, umqtt: Path, runtime_index: int = 1
+) -> tuple[str, str]:
     """Build the image twice from nothing, each time in new folders; return both SHA-256 (hex).
 
     Nothing compiled before is used, and nothing is kept. Raises ToolchainError as `firmware`.
     """
     folder = REPO / "boards" / board
-    described = build.board_of(board)
+    described = build.board_of(board, runtime_index)
     need_radio(described)
     need_port(described)
     tree = source_tree()

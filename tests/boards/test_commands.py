@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,24 @@ from click.testing import CliRunner, Result
 from tests.boards.conftest import Desk
 from tests.boards.usb_serial import Port, wait
 from tidemark_host import bootsel, discovery, flashing, remote
-from tidemark_host.boardfile import Board
 from tidemark_host.boards.repl import Repl
-from tidemark_host.cli import flash, provision
+from tidemark_host.cli import flash, provision, wifi
 from tidemark_host.discovery import Found, Nickname, keep_name
-from tidemark_host.flashing import Bench, FlashingError, Image, flash_esp32
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
 from tidemark_host.inventory import Inventory
+from tidemark_host.provision import (
+    Anchors,
+    Born,
+    LinkSettings,
+    ProvisionError,
+    begin,
+    finish,
+    set_wifi,
+)
 from tidemark_host.release import Repository
 from tidemark_host.uf2_file import encode
+from tidemark_host.wifi import Wifi
 
 
 def run(verb: Any, *words: str | Path) -> Result:
@@ -65,6 +76,111 @@ def test_board_is_flashed_and_provisioned_by_its_nickname(named: Desk, tmp_path:
     assert (born["board"], born["index"]) == ("VIRTUAL", 1)
     devices = Inventory(tmp_path / "gateway" / INVENTORY)
     assert [(device.id, device.nickname) for device in devices] == [(born["id"], "greenhouse")]
+
+
+@dataclass
+class Owner:
+    """A board on the desk, flashed, and what `tidemark provision` wants to be told for it."""
+
+    desk: Desk
+    anchors: Anchors
+    words: list[str | Path]
+
+    def provision(self, *words: str | Path) -> Result:
+        return run(provision, "greenhouse", *self.words, *words)
+
+    def network(self) -> object:
+        """Return the network that the board keeps, once it runs its application."""
+        self.desk.board.serial_log.wait_for("tidemark: slot a", 20)
+        wait(self.desk.usb.path.exists, "port")
+        with Repl(self.desk.port.device) as console:
+            out = console.exec(
+                "from tidemark import cbor, stage0\n"
+                "print(cbor.decode(stage0.base.journal.get('config')).get(10))"
+            )
+        return ast.literal_eval(out)
+
+
+@pytest.fixture
+def owner(named: Desk, tmp_path: Path) -> Owner:
+    image = tmp_path / "factory.uf2"
+    image.write_bytes(encode(named.image.parts, named.definition.chip))
+    assert run(flash, "greenhouse", "--image", image).exit_code == 0
+    gateway = GatewayIdentity.load_or_create(tmp_path / "gateway")
+    words: list[str | Path] = ["--broker", "192.0.2.7:1883", "--updates", "http://192.0.2.7"]
+    words += ["--root", named.repository.path("root"), "--gateway", tmp_path / "gateway"]
+    return Owner(named, Anchors(named.repository.root_bytes(), gateway.public), words)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> tuple[str | Path, ...]:
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    return "--wifi-ssid", "barn", "--wifi-password-file", password, "--wifi-country", "DE"
+
+
+def test_board_that_joins_no_network_is_given_no_password(
+    owner: Owner, network: tuple[str | Path, ...]
+) -> None:
+    done = owner.provision(*network)
+    assert done.exit_code == 0, done.output
+    assert "VIRTUAL joins no WiFi network" in done.output
+    assert owner.network() is None
+
+
+def test_board_with_a_radio_refuses_to_be_left_without_a_network(owner: Owner) -> None:
+    link = LinkSettings("192.0.2.7", 1883, "http://192.0.2.7/m/", "http://192.0.2.7/t/")
+    with Repl(owner.desk.port.device) as console:
+        console.exec("from tidemark import stage0; stage0.base.board.WIFI = True")
+        assert begin(console).wifi
+        with pytest.raises(ProvisionError) as caught:
+            finish(console, owner.anchors, link)
+    assert caught.value.code == "no-wifi"
+
+
+def test_network_of_a_provisioned_board_is_changed_and_nothing_else(
+    owner: Owner, network: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = run(wifi, "greenhouse")
+    assert missing.exit_code == 2
+    assert "--wifi-ssid" in missing.output
+    assert "not-provisioned" in run(wifi, "greenhouse", *network).output
+    assert owner.provision().exit_code == 0
+    assert owner.network() is None
+    assert "no-radio" in run(wifi, "greenhouse", *network).output
+
+    def with_radio(console: Repl, network: Wifi) -> str:
+        console.exec("from tidemark import stage0; stage0.base.board.WIFI = True")
+        return set_wifi(console, network)
+
+    monkeypatch.setattr(wifi.provision, "set_wifi", with_radio)
+    done = run(wifi, "greenhouse", *network, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["wifi"]["password"] == "(set)"
+    assert "correct horse" not in done.output
+    assert owner.network() == ["barn", "correct horse", "DE"]
+
+
+def test_board_with_a_radio_gets_a_network_and_its_password_shows_nowhere(
+    owner: Owner, network: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_radio(console: Repl) -> Born:
+        return dataclasses.replace(begin(console), wifi=True)
+
+    monkeypatch.setattr(provision.provision, "begin", with_radio)
+    refused = owner.provision()
+    assert refused.exit_code == 2
+    assert "--wifi-ssid NAME" in refused.output
+    assert not list(Inventory(tmp_path / "gateway" / INVENTORY))
+    done = owner.provision(*network, "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.output)["wifi"]
+    assert said == {"ssid": "barn", "password": "(set)", "country": "DE"}
+    log = owner.desk.board.serial_log
+    log.wait_for("tidemark: slot a", 20)
+    assert "correct horse" not in "".join(line.text for line in log)
+    # A board without a radio that was given one all the same keeps it, and runs on.
+    assert owner.network() == ["barn", "correct horse", "DE"]
 
 
 def test_board_that_is_absent_or_unknown_is_said_so_by_every_verb(
@@ -119,68 +235,6 @@ def test_options_that_exclude_each_other_are_wrong_usage(
 ) -> None:
     for words in (("--index", "1"), ("--runtime", "--repo", str(repository.folder))):
         assert run(flash, f"virtual:{tmp_path}", *words).exit_code == 2
-
-
-# -- ESP32: esptool as a program; here one that keeps a flash in a file
-
-ESPTOOL = """
-import pathlib, sys
-flash, log = pathlib.Path({flash!r}), pathlib.Path({log!r})
-words = sys.argv[1:]
-verb = next(word for word in words if word in ("verify-flash", "write-flash", "chip-id"))
-with log.open("a") as handle:
-    handle.write(" ".join([verb, words[words.index("--after") + 1]]) + "\\n")
-pairs = words[words.index(verb) + 1 :]
-content = bytearray(flash.read_bytes()) if flash.is_file() else bytearray(b"\\xff" * 65536)
-for offset, name in zip(pairs[::2], pairs[1::2]):
-    data, at = pathlib.Path(name).read_bytes(), int(offset, 16)
-    if verb == "write-flash":
-        content[at : at + len(data)] = data
-    elif content[at : at + len(data)] != data:
-        sys.exit("Verification failed (digest mismatch)")
-flash.write_bytes(content)
-"""
-
-
-def test_esp32_is_flashed_once_and_then_skipped(virtual: Board, tmp_path: Path) -> None:
-    import sys
-
-    program, log = tmp_path / "esptool.py", tmp_path / "log"
-    program.write_text(ESPTOOL.format(flash=str(tmp_path / "flash"), log=str(log)))
-    image = Image(virtual, {0x1000: b"boot", 0x8000: b"table"})
-    bench = Bench(esptool=(sys.executable, str(program)))
-    board = Found("/dev/ttyUSB0")
-    first, second = (flash_esp32(board, image, bench) for _ in range(2))
-    assert (first.how, first.skipped, second.how, second.skipped) == (
-        *("esptool", False),
-        *("none", True),
-    )
-    assert (tmp_path / "flash").read_bytes()[0x1000:0x1004] == b"boot"
-    # It leaves the board running, whatever was done.
-    assert log.read_text().split("\n")[:-1] == [
-        "verify-flash no-reset",
-        "write-flash hard-reset",
-        "verify-flash no-reset",
-        "chip-id hard-reset",
-    ]
-
-
-def test_esptool_s_last_words_are_the_error(virtual: Board) -> None:
-    import sys
-
-    bench = Bench(
-        esptool=(sys.executable, "-c", "import sys; sys.exit('no serial data received')")
-    )
-    with pytest.raises(FlashingError, match="no serial data received") as caught:
-        flash_esp32(Found("/dev/ttyUSB0"), Image(virtual, {0: b"x"}), bench)
-    assert caught.value.code == "esptool"
-
-
-def test_stock_esptool_takes_the_words_that_it_is_given(virtual: Board, tmp_path: Path) -> None:
-    # No chip is there: it gets as far as the port, so every word before was understood.
-    port = tmp_path / "ttyUSB0"
-    with pytest.raises(FlashingError, match=r"[Cc]ould not open|[Pp]ort"):
-        flash_esp32(Found(str(port)), Image(virtual, {0: b"x"}), Bench())
 
 
 # -- what a board says of itself

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import cbor2
 import fuzz_flash
+import fuzz_net
 import fuzz_parsers
 import mqtt_peer
 import mux_world
@@ -175,6 +176,8 @@ def configs() -> Iterator[bytes]:
     }
     yield cbor.encode(values)
     yield cbor.encode(values | {config.COHORT: "canary-2"})
+    yield cbor.encode(values | {config.WIFI: ["barn", "correct horse", "DE"]})
+    yield cbor.encode(values | {config.WIFI: ["b\u00e4rn", "0" * 64, ""]})
 
 
 def headers() -> Iterator[bytes]:
@@ -232,6 +235,23 @@ def answers() -> Iterator[bytes]:
     span = b"Content-Range: bytes 100-159/160\r\n"
     yield b"\x01HTTP/1.1 206 Partial Content\r\nContent-Length: 60\r\n" + span + b"\r\n" + body
     yield b"\x01HTTP/1.1 200 OK\r\nContent-Length: 160\r\n\r\n" + bytes(160)
+
+
+def name_servers() -> Iterator[bytes]:
+    """Answers: an address, an alias before one, no such name, one that was cut short."""
+    asked = fuzz_net.DNS_QUESTION
+    record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x0e\x10\x00\x04"
+    alias = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x0e\x10\x00\x04\x01x\xc0\x0c"
+
+    def answer(flags: bytes, *records: bytes) -> bytes:
+        counts = b"\x00\x01" + len(records).to_bytes(2, "big") + bytes(4)
+        return asked[:2] + flags + counts + asked[12:] + b"".join(records)
+
+    yield answer(b"\x81\x80", record + b"\xc0\x00\x02\x07")
+    yield answer(b"\x81\x80", alias, *(record + bytes((10, 0, 0, n)) for n in range(6)))
+    yield answer(b"\x81\x80", b"\x03www\x04barn\x00" + record[2:] + b"\xc0\x00\x02\x07")
+    yield answer(b"\x81\x83")
+    yield answer(b"\x83\x80", record + b"\xc0\x00\x02\x07")
 
 
 def brokers() -> Iterator[bytes]:

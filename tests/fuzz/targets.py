@@ -234,6 +234,14 @@ TARGETS = (
         words=words.HTTP_WORDS,
     ),
     Target(
+        "dns",
+        600,
+        seeds.name_servers,
+        _codes("resolve"),
+        "at most 4 addresses, each one of figures",
+        words=(b"\xc0\x0c", b"\x00\x01\x00\x01", b"\x81\x80", b"\xff\xff"),
+    ),
+    Target(
         "mqtt",
         6000,
         seeds.brokers,

@@ -19,6 +19,7 @@ import pytest
 
 from tests.boards.usb_serial import MACHINE, BootRom, Port, UsbSerial, wait
 from tidemark_host import bootsel, flashing, toolchain
+from tidemark_host.boardfile import Board
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.chips import CHIPS
@@ -35,6 +36,14 @@ def bench_toml(folder: Path, switch: bool) -> str:
         file = folder / "supply"
         text += f'power = {{ on = ["touch", "{file}"], off = ["rm", "-f", "{file}"] }}\n'
     return text
+
+
+class Wired(Board):
+    """A board with a network that it need not join: the virtual board has this machine's."""
+
+    @property
+    def wifi(self) -> bool:
+        return False
 
 
 class DeskRepl(Repl):
@@ -87,8 +96,10 @@ class Desk:
             board = load(path)
             if board.chip.port != "unix":
                 return board
-            # The virtual board has this machine's network.
-            return dataclasses.replace(board, chip=CHIPS["rp2040"], radio="cyw43")
+            values = {
+                field.name: getattr(board, field.name) for field in dataclasses.fields(board)
+            }
+            return Wired(**{**values, "chip": CHIPS["rp2040"], "radio": "cyw43"})
 
         def ports() -> list[Any]:
             return [Port(str(self.port), SERIAL)] if self.port.exists() else []
@@ -104,7 +115,7 @@ class Desk:
         patch.setattr(places, "load_board", definition)
         patch.setattr(places, "serial_ports", ports)
         patch.setattr(places, "machine", machine)
-        patch.setattr(places.SerialTarget, "runtime", lambda target: b"")
+        patch.setattr(places.SerialTarget, "parts", lambda target: {})
 
 
 @pytest.hookimpl(wrapper=True)

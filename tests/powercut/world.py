@@ -25,6 +25,7 @@ from tidemark_host.gateway.core import Core, Message
 from tidemark_host.gateway.store import Store
 from tidemark_host.inventory import Inventory
 from tidemark_host.provision import Anchors, LinkSettings, begin, finish
+from tidemark_host.wifi import Wifi
 
 READINGS = MANY["readings_max"]  # of a boot of the image "reads"
 _LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
@@ -301,5 +302,6 @@ class World:
             f"http://{MIRROR}/targets/",
             update_s=60,
             report_s=30,
+            wifi=Wifi("barn", "correct horse", "DE") if self.kit.board.wifi else None,
         )
         finish(self, Anchors(self.kit.root, self.setting.gateway.public), link)

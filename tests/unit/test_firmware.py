@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from tests.conftest import REPO, firmware_dir
-from tidemark_host import firmware, toolchain, uf2_file
+from tidemark_host import firmware, toolchain, toolchain_build, toolchain_esp32, uf2_file
 from tidemark_host import toolchain_rp2 as rp2
 from tidemark_host.boardfile import Board, load_board
 from tidemark_host.chips import CHIPS
@@ -32,8 +33,8 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runtime.write_bytes(uf2_file.encode({0: bytes(range(256)) * 1000}, PICO.chip))
     modules = (("tidemark/big", 5000), ("tidemark/small", 10))
 
-    def compiled(board: str, mpy_cross: Path, umqtt: Path) -> rp2.Firmware:
-        return rp2.Firmware(runtime, 256_000, 250_000, "ab" * 32, modules)
+    def compiled(board: str, mpy_cross: Path, umqtt: Path, runtime_index: int) -> rp2.Firmware:
+        return rp2.Firmware(runtime, 256_000, 250_000, f"{runtime_index:02x}" * 32, modules)
 
     monkeypatch.setattr(rp2, "firmware", compiled)
     return tmp_path / "build" / "TIDEMARK_PICO"
@@ -78,7 +79,7 @@ def test_report_has_sizes_against_limits_largest_modules_and_who_signed(build: P
     assert "    5,000  tidemark/big\n" in done.output
     assert "signed by DEVELOPMENT keys made on this machine" in done.output
     said = json.loads(CliRunner().invoke(command, ["TIDEMARK_PICO", "--json"]).output)
-    assert said["runtime"] == "ab" * 32
+    assert (said["runtime"], said["runtime_index"]) == ("01" * 32, 1)
     assert said["sizes"][0] == {
         "part": "runtime",
         "used": 256_000,
@@ -87,6 +88,40 @@ def test_report_has_sizes_against_limits_largest_modules_and_who_signed(build: P
     }
     assert said["signed"]["development"] is True
     assert [row[0] for row in said["modules"]] == ["tidemark/big", "tidemark/small"]
+
+
+def test_runtime_says_the_index_it_was_built_with(build: Path) -> None:
+    done = CliRunner().invoke(command, ["TIDEMARK_PICO", "--runtime-index", "2", "--json"])
+    said = json.loads(done.output)
+    assert (said["runtime"], said["runtime_index"]) == ("02" * 32, 2)
+    assert (
+        f"runtime 2, made of {'02' * 8}" in make_firmware("TIDEMARK_PICO", None, None, 2).lines()
+    )
+    done = CliRunner().invoke(command, ["TIDEMARK_PICO", "--runtime-index", "0"])
+    assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["TIDEMARK_PICO", "TIDEMARK_ESP32_S3"])
+def test_runtime_index_is_one_of_the_inputs_that_a_build_is_known_by(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IDF_PATH", str(tmp_path))
+    monkeypatch.setattr(rp2, "_compiler_version", lambda: "")
+    module = rp2 if name == "TIDEMARK_PICO" else toolchain_esp32
+    # The key is private to each toolchain, and is what an image is kept under.
+    key: Any = getattr(module, "_key")  # noqa: B009
+    folder, sources = REPO / "boards" / name, firmware_dir()
+    keys = [
+        key(*words)
+        for index in (1, 2, 1)
+        for board in [toolchain_build.board_of(name, index)]
+        for words in [
+            (folder, board, sources, tmp_path, tmp_path)
+            if module is rp2
+            else (board, folder, sources, tmp_path, tmp_path)
+        ]
+    ]
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_development_keys_stay_below_build_which_git_does_not_take(build: Path) -> None:

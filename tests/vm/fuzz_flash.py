@@ -166,6 +166,8 @@ def config_record(data):
     values = config.check(cbor.decode(data))
     assert cbor.encode(values) == data
     config.cohort(values)
+    ssid, password, country = config.wifi(values)
+    assert len(ssid.encode()) <= 32 and len(password) <= 64 and len(country) in (0, 2)
     return "taken"
 
 

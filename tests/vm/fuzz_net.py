@@ -7,7 +7,7 @@ import struct
 from fuzz_mark import mark, mark_bytes
 
 from nor import NorFlash
-from tidemark import cose
+from tidemark import cose, dns
 from tidemark.compat import ticks_add
 from tidemark.errors import LinkError
 from tidemark.http import Client
@@ -68,6 +68,20 @@ def http_response(data):
     assert response.start in (0, offset) and len(body) == response.length
     told = (response.status, response.start, response.length, mark_bytes(body))
     return "taken %d %d %d %s" % told
+
+
+DNS_QUESTION = dns.question(0x1234, "broker.barn.example")
+
+
+def dns_answer(data):
+    """What arrives at the socket from which a name was asked for."""
+    found = dns.answer(DNS_QUESTION, data)
+    if found is None:
+        return "none"
+    assert 0 < len(found) <= 4
+    for address in found:
+        assert dns.is_address(address)
+    return "taken " + " ".join(found)
 
 
 class _MqttSocket:

@@ -198,6 +198,7 @@ PARSERS = {
     "boot-record": fuzz_flash.boot_record,
     "rejected-record": fuzz_flash.rejected_record,
     "http": fuzz_net.http_response,
+    "dns": fuzz_net.dns_answer,
     "mqtt": fuzz_net.mqtt_broker,
     "mux-board": fuzz_net.mux_board,
     "mux-bridge": fuzz_net.mux_bridge,

@@ -1,6 +1,6 @@
 # Link settings and settings of an image: what a console or a file may say, and what is refused.
 
-from tidemark import config, settings
+from tidemark import cbor, config, settings
 from tidemark.errors import ConfigError
 
 
@@ -47,6 +47,66 @@ def test_trial_times_are_the_boards_unless_provisioning_set_all_three():
     changed = good()
     changed[config.TRIAL] = [2, 6, 0]
     assert config.trial_times(config.check(changed), FieldBoard) == (2000, 6000, 0)
+
+
+def test_wifi_network_is_given_whole_or_not_at_all():
+    assert config.wifi(config.check(good())) == ("", "", "")
+    for network in (
+        ["barn", "correct horse", "DE"],
+        ["barn", "", ""],  # open, in a country that was not told
+        ["b", "8letters", "GB"],
+        ["\u00fc" * 16, "~" * 63, "ZZ"],
+        ["barn", "0123456789abcdefABCDEF" + "0" * 42, ""],
+    ):
+        changed = good()
+        changed[config.WIFI] = network
+        assert config.wifi(config.check(changed)) == tuple(network)
+
+
+def test_wifi_network_out_of_bounds_is_refused_and_nothing_of_it_told():
+    for network in (
+        None,
+        "barn",
+        [],
+        ["barn", "correct horse"],
+        ["barn", "correct horse", "DE", ""],
+        ["", "correct horse", "DE"],
+        ["x" * 33, "correct horse", "DE"],
+        ["\u00fc" * 17, "correct horse", "DE"],
+        ["ba\0rn", "correct horse", "DE"],
+        [b"barn", "correct horse", "DE"],
+        ["barn", b"correct horse", "DE"],
+        ["barn", 12345678, "DE"],
+        ["barn", "7 chars", "DE"],
+        ["barn", "x" * 64, "DE"],
+        ["barn", "0" * 65, "DE"],
+        ["barn", "correct h\u00f6rse", "DE"],
+        ["barn", "correct\nhorse", "DE"],
+        ["barn", "correct horse", "de"],
+        ["barn", "correct horse", "D"],
+        ["barn", "correct horse", "DEU"],
+        ["barn", "correct horse", "D1"],
+        ["barn", "correct horse", None],
+    ):
+        changed = good()
+        changed[config.WIFI] = network
+        try:
+            config.check(changed)
+        except ConfigError as error:
+            assert str(error) == "config: value of key 10"
+        else:
+            raise AssertionError(network)
+
+
+def test_the_largest_settings_fit_a_value_of_the_journal():
+    whole = good()
+    url = "http://" + "h" * 120 + "/"
+    whole.update({config.METADATA_URL: url, config.TARGETS_URL: url, config.BROKER_HOST: url})
+    whole.update({config.BROKER_PORT: 65535, config.UPDATE_S: 604800, config.REPORT_S: 86400})
+    whole.update({config.KEEPALIVE_S: 3600, config.COHORT: "c" * 32})
+    whole[config.TRIAL] = [3600, 3600, 3600]
+    whole[config.WIFI] = ["s" * 32, "0" * 64, "DE"]
+    assert len(cbor.encode(config.check(whole))) <= 640
 
 
 def test_missing_unknown_or_odd_link_settings_are_refused():

@@ -3,7 +3,7 @@
 import mqtt_peer
 from mqtt_peer import Peer, open_socket, packet, publish, steady_random
 
-from tidemark.compat import sleep_ms, ticks_diff, ticks_ms
+from tidemark.compat import sleep_ms, ticks_add, ticks_diff, ticks_ms
 from tidemark.errors import LinkError
 from tidemark.link import Link
 
@@ -410,3 +410,41 @@ def test_disconnect_says_goodbye():
     assert rig.peer.packets[-1] == (0xE0, b"")
     assert link.state == "down" and link.lost == 0
     rig.peer.close()
+
+
+class Network:
+    up = False
+
+
+def test_no_attempt_is_made_without_a_network_and_one_at_once_with_it():
+    network = Network()
+    rig = Rig(network=network)
+    rig.link.delay(0)
+    for _ in range(20):
+        rig.link.step()
+    assert rig.opened == 0 and rig.link.error == ""
+    network.up = True
+    rig.link.step()
+    assert rig.opened == 1 and rig.link.state == "up"
+    rig.close()
+
+
+def test_network_that_is_away_for_weeks_delays_no_attempt():
+    from tidemark import link as module
+
+    network = Network()
+    rig = Rig(network=network)
+    real = module.ticks_ms
+    now = [ticks_ms()]
+    module.ticks_ms = lambda: now[0]
+    try:
+        rig.link.delay(0)
+        for _ in range(20):
+            rig.link.step()
+            now[0] = ticks_add(now[0], 1 << 27)  # a day and a half
+        network.up = True
+        rig.link.step()
+    finally:
+        module.ticks_ms = real
+    assert rig.opened == 1 and rig.link.state == "up"
+    rig.close()

@@ -59,6 +59,14 @@ def test_each_hello_has_a_fresh_share_and_the_boots_one_nonce():
     assert one[8] != two[8] and one[6] == two[6]
 
 
+def test_no_random_number_is_drawn_before_the_first_hello():
+    def too_early(n):
+        raise AssertionError("the radio of an ESP32 is off")
+
+    rig = Rig()
+    Session(rig.identity, None, rig.gateway.id, rig.gateway.public, too_early)
+
+
 def test_both_sides_have_the_same_keys_after_a_welcome():
     rig = Rig()
     assert not rig.session.ready

@@ -3,17 +3,15 @@
 # the two chips it is says board.toml. docs/rp2350.md: what no RP2350 has shown yet.
 
 import hashlib
-import select
-import sys
 
 import machine
-import micropython
 import rp2
 import uctypes
 
 import tidemark_board
 from tidemark.compat import const, sleep_ms, ticks_ms
 from tidemark.errors import FlashError, StateError, TidemarkError
+from tidemark.port.interrupt import guarded, interrupted, kbd_intr, listen  # noqa: F401
 
 _XIP_BASE = const(0x10000000)
 
@@ -51,18 +49,9 @@ _BLOCK_COUNT = const(4)  # operations of rp2.Flash.ioctl
 _BLOCK_ERASE = const(6)
 
 _TIMERS_MAX = const(8)
-_CTRL_C = const(3)
-_NO_CHAR = const(-1)
 _BAUD = const(921600)  # of uart1
 _RUN_MAX = const(64)  # equal bits in a row that a source which works never gives
 
-# Bytes of _flags.
-_DEPTH = const(0)  # of kbd_intr(False)
-_KEPT = const(1)  # a Ctrl-C landed in a callback
-_LOOK = const(2)  # one may lie in the input: it came while it was no interrupt
-_LISTENS = const(3)  # _boot.py is over
-
-_flags = bytearray(4)
 _timers = []  # a timer that is collected stops
 _state = {}
 _pool = bytearray(32)
@@ -259,58 +248,7 @@ def start_timer(ms, callback):
     """
     if len(_timers) >= _TIMERS_MAX:
         raise TidemarkError("timers", "too many timers")
-
-    def fire(_):
-        try:
-            callback(0)
-        except KeyboardInterrupt:
-            _flags[_KEPT] = 1  # meant for the code that was interrupted
-        except Exception as e:  # the runtime, too, shows a callback's error and goes on
-            sys.print_exception(e)
-
-    _timers.append(machine.Timer(-1, period=ms, callback=fire))
-
-
-def listen():
-    """The last act of _boot.py, in which the runtime lets no Ctrl-C interrupt."""
-    _flags[_LISTENS] = 1
-
-
-def kbd_intr(on):
-    """Bracket what Ctrl-C must not cut; may be nested. One that comes meanwhile is kept."""
-    if on:
-        _flags[_DEPTH] -= 1
-        if not _flags[_DEPTH] and _flags[_LISTENS]:
-            _flags[_LOOK] = 1
-            micropython.kbd_intr(_CTRL_C)
-        return
-    micropython.kbd_intr(_NO_CHAR)
-    try:
-        # One that is on its way already is raised by this jump, before anything has begun.
-        while _flags[_DEPTH] == 255:
-            pass
-    except KeyboardInterrupt:
-        if not _flags[_DEPTH] and _flags[_LISTENS]:
-            micropython.kbd_intr(_CTRL_C)
-        raise
-    _flags[_DEPTH] += 1
-
-
-def interrupted():
-    """Return whether a Ctrl-C is being kept, and forget it: the caller raises it when it can.
-
-    What was typed before it is taken from the input with it.
-    """
-    kept = bool(_flags[_KEPT])
-    if _flags[_LOOK]:
-        _flags[_LOOK] = 0
-        if "stdin" not in _state:
-            poller = _state["stdin"] = select.poll()
-            poller.register(sys.stdin, select.POLLIN)
-        while not kept and _state["stdin"].poll(0):
-            kept = sys.stdin.buffer.read(1)[0] == _CTRL_C
-    _flags[_KEPT] = 0
-    return kept
+    _timers.append(machine.Timer(-1, period=ms, callback=guarded(callback)))
 
 
 # -- network --------------------------------------------------------------------------------------
@@ -328,11 +266,26 @@ class _Line:
         return self._uart.readinto(buf, size) if size else None
 
 
-def open_socket(host, port, timeout_s):
-    """Return a connected stream socket, over uart1 (GP4, GP5) and `tidemark bridge`.
+def radio(ssid, password, country, hostname):
+    """Return the station of a board with a CYW43, and None of one that has its UART."""
+    if not tidemark_board.WIFI:
+        return None
+    from tidemark.port import wlan
+    from tidemark.wifi import Cyw43
 
-    Raises LinkError: `resolve`, `refused`, `timeout`, `full`.
+    return wlan.radio(Cyw43(), random, ssid, password, country, hostname)
+
+
+def open_socket(host, port, timeout_s):
+    """Return a connected stream socket: by radio where the board has one, else over uart1 (GP4,
+    GP5) and `tidemark bridge`.
+
+    Raises LinkError: `resolve`, `refused`, `timeout`, `full`, and by radio the station's.
     """
+    if tidemark_board.WIFI:
+        from tidemark.port import wlan
+
+        return wlan.open_socket(host, port, timeout_s)
     if "link" not in _state:
         from tidemark import mux
 

@@ -5,8 +5,7 @@
 import select
 import sys
 
-from tidemark.compat import const
-from tidemark.port import unix
+from micropython import const
 
 _CTRL_A = const(1)
 _CTRL_B = const(2)
@@ -23,8 +22,18 @@ _TO_FRIENDLY = const(2)
 _RESET = const(3)
 
 
-def run(raw):
-    """Run _boot.py, boot.py, main.py, then the REPL; `raw`: after a soft reset in the raw REPL."""
+_chip = None  # the chip: unix_chip, under the name that its board has for it
+_name = [""]
+
+
+def run(chip, raw, name):
+    """Run _boot.py, boot.py, main.py, then the REPL; does not return.
+
+    `chip`: the module unix_chip. `raw`: after a soft reset in the raw REPL. `name`: the board's.
+    """
+    global _chip
+    _chip = chip
+    _name[0] = name
     _start_up("_boot", False)
     _start_up("boot", True)
     poller = select.poll()
@@ -55,26 +64,26 @@ def _write(text):
 
 def _soft_reset(raw):
     _write("MPY: soft reboot\r\n")
-    unix.soft_reset(raw)
+    _chip.soft_reset(raw)
 
 
 def _start_up(name, interruptible):
     """Import the module `name`; silence when there is none, a traceback when it fails."""
     try:
-        unix.catch(interruptible)
+        _chip.catch(interruptible)
         __import__(name)
     except SystemExit:
         return _RESET
     except ImportError as e:
-        unix.catch(False)
+        _chip.catch(False)
         if e.args and e.args[0] == "no module named '%s'" % name:
             return 0
         sys.print_exception(e)
     except BaseException as e:  # boards show it and go on to the REPL
-        unix.catch(False)
+        _chip.catch(False)
         sys.print_exception(e)
     finally:
-        unix.catch(False)
+        _chip.catch(False)
     return 0
 
 
@@ -83,15 +92,15 @@ def _execute(source, mode, names, end):
     then = 0
     error = None
     try:
-        unix.catch(True)
+        _chip.catch(True)
         code = compile(source, "<stdin>", mode)
         exec(code, names)
-        unix.catch(False)
+        _chip.catch(False)
     except SystemExit:
         then = _RESET
     except BaseException as e:
         error = e
-    unix.catch(False)
+    _chip.catch(False)
     _write(end)
     if error is not None:
         sys.print_exception(error, sys.stdout)
@@ -106,7 +115,7 @@ def _raw(poller, names):
     line = bytearray()
     _write(_RAW_BANNER + ">")
     while True:
-        c = unix.read_char(poller)
+        c = _chip.read_char(poller)
         if c == _CTRL_A:
             if line == b"\x05A":
                 # Raw paste is asked for: understood, not supported; the sender falls back.
@@ -140,7 +149,7 @@ def _raw(poller, names):
 
 def _banner():
     info = sys.version.split("; ")[-1]
-    _write(info + "; Tidemark virtual board\r\n" + 'Type "help()" for more information.\r\n')
+    _write(info + "; %s\r\n" % _name[0] + 'Type "help()" for more information.\r\n')
 
 
 def _friendly(poller, names):
@@ -204,7 +213,7 @@ def _line(poller, first):
     line = bytearray()
     escape = 0
     while True:
-        c = unix.read_char(poller)
+        c = _chip.read_char(poller)
         if escape:
             # Cursor keys and the like: no history here, so the whole sequence goes.
             escape = 2 if escape == 1 and c in b"[O" else 0 if escape == 1 or c >= 0x40 else 2
@@ -241,7 +250,7 @@ def _paste(poller):
     _write("\r\npaste mode; Ctrl-C to cancel, Ctrl-D to finish\r\n=== ")
     source = bytearray()
     while True:
-        c = unix.read_char(poller)
+        c = _chip.read_char(poller)
         if c == _CTRL_C:
             _write("\r\n")
             return b""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Codes of what the host side could not do: they say nothing about the board's firmware.
 INFRASTRUCTURE = frozenset(
-    {"absent", "busy", "closed", "flasher", "port", "power", "runtime", "service"}
+    {"absent", "busy", "closed", "flasher", "lines", "port", "power", "runtime", "service"}
 )
 
 

@@ -21,7 +21,7 @@ FRAME = struct.Struct("<BBHI")
 INFO = struct.Struct("<IIIIIBB8s")
 PAYLOAD_MAX = 4096
 LOG_MAX = 200_000  # entries of each log; older ones go
-CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft")
+CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft", "deep-sleep")
 WATCHDOG_MIN_MS = 1
 WATCHDOG_MAX_MS = 8388  # the RP2040's longest
 
@@ -53,6 +53,11 @@ class FrameError(Exception):
     """A frame longer than the channel allows: the peer does not speak this protocol."""
 
 
+def refusal(frame: Frame, code: str, value: int = 0) -> bytes:
+    """Return the answer that refuses a request: a code, and a number that goes with it."""
+    return FRAME.pack(1, frame.id, len(code), value & 0xFFFFFFFF) + code.encode("ascii")
+
+
 class Frames:
     """Cuts a byte stream into frames; holds at most one frame that is not complete."""
 
@@ -82,8 +87,11 @@ class Hardware:
     `soft-raw`. A planned cut leaves `handle` as PowerCut.
     """
 
-    def __init__(self, nor: NorFlash, unique_id: bytes) -> None:
+    def __init__(
+        self, nor: NorFlash, unique_id: bytes, watchdog_max_ms: int = WATCHDOG_MAX_MS
+    ) -> None:
         self.nor = nor
+        self._watchdog_max_ms = watchdog_max_ms
         self.operations: deque[Operation] = deque(maxlen=LOG_MAX)
         self.violations: deque[Violation] = deque(maxlen=LOG_MAX)
         self.feeds = 0
@@ -136,9 +144,9 @@ class Hardware:
             case Op.PROGRAM | Op.ERASE:
                 code = self._flash(frame)
                 if code:
-                    return FRAME.pack(1, frame.id, len(code), 0) + code.encode("ascii")
+                    return refusal(frame, code)
             case Op.ARM:
-                ms = min(max(frame.arg, WATCHDOG_MIN_MS), WATCHDOG_MAX_MS)
+                ms = min(max(frame.arg, WATCHDOG_MIN_MS), self._watchdog_max_ms)
                 self.watchdog_s = ms / 1000
                 self._feed()
             case Op.FEED:
@@ -153,8 +161,12 @@ class Hardware:
                 self.wants = "soft-raw" if frame.arg else "soft"
                 return b""
             case _:
-                return FRAME.pack(1, frame.id, 2, 0) + b"op"
+                return self.handle_more(frame)
         return FRAME.pack(0, frame.id, len(payload), value) + payload
+
+    def handle_more(self, frame: Frame) -> bytes:
+        """As `handle`, of an operation that only some boards have."""
+        return refusal(frame, "op")
 
     def _info(self) -> bytes:
         nor = self.nor
@@ -170,6 +182,10 @@ class Hardware:
             self._unique_id,
         )
 
+    def bites_at(self) -> float | None:
+        """Return when the watchdog bites unless it is fed, None while it is not armed."""
+        return None if self.watchdog_s is None else self.watchdog_due
+
     def _feed(self) -> None:
         self.feeds += 1
         if self.watchdog_s is not None:
@@ -177,30 +193,40 @@ class Hardware:
 
     def _flash(self, frame: Frame) -> str:
         """Do a program or an erase; return a code when the chip's rules forbid it."""
+        try:
+            self.operate(frame.arg, frame.payload if frame.op == Op.PROGRAM else None)
+        except NorError as error:
+            return error.code
+        return ""
+
+    def operate(self, addr: int, data: bytes | None) -> None:
+        """Program pages, or erase a sector (None): logged, and cut where a cut is planned.
+
+        Raises NorError, which is a violation; PowerCut.
+        """
         now = time.monotonic()
         kind, length, step = (
-            ("program", len(frame.payload), self.nor.page)
-            if frame.op == Op.PROGRAM
+            ("program", len(data), self.nor.page)
+            if data is not None
             else ("erase", self.nor.sector, self.nor.sector)
         )
         before = self.nor.operations
         cut: PowerCut | None = None
         try:
-            if kind == "program":
-                self.nor.program(frame.arg, frame.payload)
+            if data is not None:
+                self.nor.program(addr, data)
             else:
-                self.nor.erase(frame.arg)
+                self.nor.erase(addr)
         except NorError as error:
-            self.violations.append(Violation(now, kind, frame.arg, length, error.code))
-            return error.code
+            self.violations.append(Violation(now, kind, addr, length, error.code))
+            raise
         except PowerCut as error:
             cut = error
         done = self.nor.operations - before
         for i in range(done):
-            self.operations.append(Operation(now, kind, frame.arg + i * step, step))
+            self.operations.append(Operation(now, kind, addr + i * step, step))
         if cut is not None:
             # A cut "before" leaves its operation undone and uncounted; else it is the last one.
-            at = frame.arg + (done if self.variant == BEFORE else done - 1) * step
+            at = addr + (done if self.variant == BEFORE else done - 1) * step
             self.interrupted = Operation(now, kind, at, step)
             raise cut
-        return ""

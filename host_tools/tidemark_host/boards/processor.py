@@ -23,16 +23,19 @@ class Processor:
         folder: Path,
         firmware: Path | None,
         code: Path | None,
+        chip: Path | None = None,
     ) -> None:
         """`argv`: the runtime. `heap`: its size, as `-X heapsize` takes it. `folder`: its place.
 
         `firmware`, `code`: folders of sources searched before the frozen modules, `code` first.
+        `chip`: of a board whose base lies in its flash, the folder of what is there before it.
         """
         self._argv = list(argv)
         self._heap = heap
         self._folder = folder
         self._firmware = firmware.resolve() if firmware else None
         self._paths = tuple(str(path.resolve()) for path in (code, firmware) if path)
+        self._chip = chip
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +52,9 @@ class Processor:
         ours, theirs = socket.socketpair()
         flash = os.open(flash_path, os.O_RDONLY)
         entry = (
-            "from tidemark.port import unix; "
+            f"import esp32_chip; esp32_chip.start({theirs.fileno()}, {flash})"
+            if self._chip
+            else "from tidemark.port import unix; "
             f"unix.start({theirs.fileno()}, {flash}, {self._paths!r})"
         )
         try:
@@ -90,5 +95,8 @@ class Processor:
         return signal.Signals(-code).name if code < 0 else f"exit {code}"
 
     def _environment(self) -> dict[str, str]:
-        path = f"{self._firmware}:.frozen" if self._firmware else ".frozen"
+        if self._chip:
+            path = str(self._chip)
+        else:
+            path = f"{self._firmware}:.frozen" if self._firmware else ".frozen"
         return {"MICROPYPATH": path, "PATH": os.environ.get("PATH", "")}

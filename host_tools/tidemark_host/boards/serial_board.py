@@ -48,13 +48,20 @@ reset()
 _DUMP = """
 import binascii
 from tidemark import port, stage0
+from tidemark.errors import FlashError
 _flash = port.select().flash()
 _blank = b"\\xff" * 2048
 def _full(start, size):
     base = stage0.base
     base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
     for at in range(start, start + size, 2048):
-        if bytes(_flash.view(at, min(2048, start + size - at))) != _blank[:start + size - at]:
+        try:
+            part = bytes(_flash.view(at, min(2048, start + size - at)))
+        except FlashError as e:
+            if e.code != "bounds":
+                raise
+            continue
+        if part != _blank[:start + size - at]:
             print(at)
 def _block(at, size):
     print(binascii.b2a_base64(bytes(_flash.view(at, size))).decode().strip())
@@ -85,15 +92,18 @@ class SerialBoard:
         baud: int = BAUD,
         power: PowerSwitch | None = None,
         flasher: Flasher | None = None,
+        lines: Callable[[str], None] | None = None,
     ) -> None:
         """Open the console. `find`: returns the port's name of this moment, "" while it is gone.
 
+        lines: starts the board's firmware by the modem lines of its port, where they lead to it.
         Raises BoardError `absent`.
         """
         self._find = find
         self._baud = baud
         self._power = power
         self._flasher = flasher
+        self._lines = lines
         if not find() and power is None:
             raise BoardError("absent", "the board's port is not there")
         self._port: Any = None
@@ -180,18 +190,47 @@ class SerialBoard:
         self._note("power off")
 
     def reset(self) -> None:
-        """Reset by the REPL; by the supply where no REPL answers and there is a switch."""
+        """Reset by the REPL; where none answers by the port's lines, or a switch of the supply."""
         try:
             with self.repl() as console:
                 self._expect("reset")
                 with contextlib.suppress(BoardError):  # no answer is the answer
                     console.exec(_RESET, 1.0)
         except BoardError:
+            if self._lines is not None:
+                self._note("no REPL: reset by the lines of its port")
+                self.kick()
+                return
             if self._power is None:
                 raise
             self._note("no REPL: power off and on")
             self.power_off()
             self.power_on()
+
+    @property
+    def running(self) -> int:
+        """The runtime slot that an ESP32 runs from, as it says; it resets, as after reading."""
+        starts = len(self.resets)
+        with self.repl() as console:
+            said = console.exec(
+                "from tidemark import port\nprint(port.select().runtimes().running)"
+            )
+            leaves = remote.resume(console)
+        if leaves:
+            self._service.wait(lambda: len(self._resets) > starts, _BACK_S, "start after asking")
+        return int(said)
+
+    def kick(self) -> None:
+        """Reset by the lines of its port, whatever it is doing; it starts its firmware.
+
+        Raises BoardError `lines` where they lead nowhere.
+        """
+        name = self._find()
+        if self._lines is None or not name:
+            raise BoardError("lines", "no lines of its port reset this board")
+        self._expect("reset")
+        with self.released():
+            self._lines(name)
 
     def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
         """Cut the supply by the clock, `n` times 4 ms from now: its operations can't be seen."""
@@ -223,7 +262,8 @@ class SerialBoard:
 
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the running firmware reads there; the board resets afterwards, or stays
-        stopped under its lease. One that resets is waited for."""
+        stopped under its lease. One that resets is waited for. What it can't reach is blank: an
+        ESP32's bootloader and table."""
         content = bytearray(b"\xff" * size)
         starts = len(self.resets)
         leaves = False

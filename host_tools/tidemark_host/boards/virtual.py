@@ -50,6 +50,8 @@ class VirtualBoard:
     is the caller's; a temporary folder otherwise.
     """
 
+    pin = "reset"  # what a reset by the pin looks like
+
     def __init__(
         self,
         folder: Path | None = None,
@@ -77,16 +79,14 @@ class VirtualBoard:
         self._temporary = folder is None
         self._folder = folder or Path(tempfile.mkdtemp(prefix="tidemark-board-"))
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._processor = Processor(
-            _argv(runtime), heap, self._folder, firmware, self._lay_code(code)
-        )
+        self._processor = self._make_processor(runtime, heap, firmware, code)
         self._auto_power = auto_power
         self.flash_path = self._folder / "flash.bin"
         self._map = _map_flash(self.flash_path, size)
         self._size = size
         self._weak = weak
         self._native_usb = native_usb
-        self._hardware = Hardware(self._new_nor(), unique_id or os.urandom(8))
+        self._hardware = self._make_hardware(unique_id or os.urandom(8))
         self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
         self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
         self._control: socket.socket | None = None
@@ -184,7 +184,7 @@ class VirtualBoard:
         def again() -> None:
             if self._state == _OFF:
                 raise BoardError("off", "a board without power can't be reset")
-            self._restart("reset")
+            self._restart(self.pin)
 
         self._service.do(again)
 
@@ -274,10 +274,10 @@ class VirtualBoard:
         self._look_at_watchdog()
 
     def _patience(self) -> float | None:
-        hardware = self._hardware
-        if self._state == _OFF or hardware.watchdog_s is None:
+        due = self._hardware.bites_at()
+        if self._state == _OFF or due is None:
             return None
-        return max(0.0, hardware.watchdog_due - time.monotonic())
+        return max(0.0, due - time.monotonic())
 
     def _look_at_watchdog(self) -> None:
         if self._patience() != 0.0:
@@ -371,7 +371,7 @@ class VirtualBoard:
                 control.sendall(answer)
         elif hardware.wants:
             want, hardware.wants = hardware.wants, ""
-            self._restart("reset" if want == "reset" else "soft", want == "soft-raw")
+            self._restart("soft" if want == "soft-raw" else want, want == "soft-raw")
 
     def _cut_power(self) -> None:
         operation = self._hardware.interrupted
@@ -392,6 +392,18 @@ class VirtualBoard:
         self._service.notify()
 
     # -- making one ---------------------------------------------------------------------------
+
+    def _make_processor(
+        self,
+        runtime: Path | Sequence[str] | None,
+        heap: str,
+        firmware: Path | None,
+        code: str | Mapping[str, str] | None,
+    ) -> Processor:
+        return Processor(_argv(runtime), heap, self._folder, firmware, self._lay_code(code))
+
+    def _make_hardware(self, unique_id: bytes) -> Hardware:
+        return Hardware(self._new_nor(), unique_id)
 
     def _new_nor(self) -> NorFlash:
         return NorFlash(memoryview(self._map), SECTOR, PAGE, self._weak)

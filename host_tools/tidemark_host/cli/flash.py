@@ -27,10 +27,10 @@ from tidemark_host.flashing import (
     Image,
     Outcome,
     flash_drive,
-    flash_esp32,
     flash_rp2,
     read_image,
 )
+from tidemark_host.flashing_esp32 import flash_esp32
 from tidemark_host.release import ReleaseError, app_path
 from tidemark_host.romfs import ImageError
 from tidemark_host.toolchain_cache import REPO, ToolchainError, bytes_digest
@@ -65,9 +65,11 @@ _REFUSALS = (
 @click.option(
     "--image",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A UF2 file, or the raw content of a flash; default: build/BOARD/factory.uf2.",
+    help="A UF2 file, or the raw content of a flash; default: build/BOARD/factory.uf2 (.bin).",
 )
-@click.option("--runtime", is_flag=True, help="Only build/BOARD/firmware.uf2: key and slots stay.")
+@click.option(
+    "--runtime", is_flag=True, help="Only build/BOARD/firmware.uf2 (.bin): key and slots stay."
+)
 @click.option("--force", is_flag=True, help="Flash over a board that was used: its key is lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
@@ -148,7 +150,7 @@ def _built(board: Board, repo: Path | None, index: int | None, runtime: bool) ->
 
 def _serial(found: Found, image: Image, bench: Bench, force: bool) -> Outcome:
     if image.board.chip.port == "esp32":
-        return flash_esp32(found, image, bench)
+        return flash_esp32(found, image, bench.progress, force=force)
     if image.board.chip.port != "rp2":
         raise FlashingError("no-way", f"{image.board.name} has no flash at a serial port")
     return flash_rp2(found, image, bench, force=force)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -12,6 +14,7 @@ import rich_click
 from tidemark_host import discovery, provision
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.repl import Repl
+from tidemark_host.cli import _wifi_options
 from tidemark_host.discovery import DiscoveryError
 from tidemark_host.gateway.identity import GatewayIdentity, IdentityError
 from tidemark_host.gateway.service import INVENTORY
@@ -67,6 +70,7 @@ _TEXT_MAX = 128
     show_default=True,
     help="Its cohort: it also takes what the delegated role of this name signs.",
 )
+@_wifi_options.network
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     port: str,
@@ -79,6 +83,7 @@ def command(
     report_s: int,
     cohort: str,
     as_json: bool,
+    **network: Any,
 ) -> None:
     """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
     or a nickname (`tidemark boards`).
@@ -96,6 +101,7 @@ def command(
         update_s=update_s,
         report_s=report_s,
         cohort=_cohort(cohort),
+        wifi=_wifi_options.chosen(**network),
     )
     try:
         gateway_key = GatewayIdentity.read_public(state)
@@ -103,13 +109,21 @@ def command(
         found = discovery.find(port, discovery.serial_ports(), discovery.read_names())
         with Repl(found.port) as console:
             born = provision.begin(console)
+            if born.wifi and not link.wifi:
+                raise click.UsageError(
+                    f"{born.board} reaches its gateway over WiFi: say --wifi-ssid NAME with "
+                    "--wifi-password-file FILE or --wifi-open. Nothing was written but its key"
+                )
+            if link.wifi and not born.wifi:
+                click.echo(f"{born.board} joins no WiFi network: it gets no password", err=True)
+                link = replace(link, wifi=None)
             name = nickname or found.nickname
             device = inventory.enroll(born.public, born.board, name, cohort)
             anchors = provision.Anchors(root.read_bytes(), gateway_key)
             answer = provision.finish(console, anchors, link)
             if device.cohort != cohort:
                 inventory.assign(device.id, cohort)
-            console.exec("from tidemark import provision; provision.leave()")
+            provision.leave(console)
     except provision.ProvisionError as error:
         hint = _HINTS.get(error.code, "")
         raise click.ClickException(f"the board refused: {error}. {hint}") from error
@@ -123,10 +137,14 @@ def command(
     except (IdentityError, OSError) as error:
         raise click.ClickException(str(error)) from error
     result = {"id": born.id, "public": born.public.hex(), "board": born.board, **answer}
+    if link.wifi:
+        result["wifi"] = link.wifi.describe()
     if as_json:
         click.echo(json.dumps(result))
     else:
         click.echo(f"device {born.id} ({born.board}): release {answer['index']} confirmed")
+        if link.wifi:
+            click.echo("wifi: {ssid}, password {password}".format(**link.wifi.describe()))
         click.echo("it resets into it within a second")
 
 
@@ -181,5 +199,6 @@ _HINTS = {
     "journal-unborn": "Other firmware left something there: tidemark flash --force erases it.",
     "header-magic": "There is no image in slot A: flash a factory image first.",
     "not-a-target": "The image in slot A is not in the repository that this root signs.",
+    "no-wifi": "Say --wifi-ssid NAME with --wifi-password-file FILE or --wifi-open.",
     "wrong-board": "Flash the factory image that was made for this board.",
 }

@@ -8,16 +8,20 @@ power can be cut before, within, between and after them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tidemark_host.esp32 import otadata
 from tidemark_host.esp32.flash import Flash, Region
 from tidemark_host.esp32.image import ESP32, Chip, Image, ImageError, verify
 from tidemark_host.esp32.otadata import Entry, OtadataError, State
+from tidemark_host.esp32.partitions import APP, DATA, OTA_DATA, Partition
 
 FACTORY = -1
 TEST = -2
+# esp_flash_partitions.h: PART_SUBTYPE_OTA_FLAG, _FACTORY, _TEST
+_OTA_FLAG = 0x10
+_APPS = {0x00: "factory", 0x20: "test"}
 
 
 class BootError(Exception):
@@ -60,6 +64,28 @@ class Boot:
     index: int
     image: Image
     refused: tuple[tuple[int, str], ...] = ()
+
+
+def layout_of(table: Sequence[Partition]) -> Layout:
+    """Return what a partition table means to the bootloader.
+
+    From bootloader_utility_load_partition_table: ota_n are counted, and taken for ota_0 to
+    ota_(count - 1). Raises BootError `ota-gap` where ESP-IDF would start from an empty place.
+    """
+    slots: dict[int, Region] = {}
+    named: dict[str, Region] = {}
+    for row in table:
+        place = Region(row.offset, row.size)
+        if row.type == APP and row.subtype & 0xF0 == _OTA_FLAG:
+            slots[row.subtype & 0x0F] = place
+        elif row.type == APP and row.subtype in _APPS:
+            named[_APPS[row.subtype]] = place
+        elif row.type == DATA and row.subtype == OTA_DATA:
+            named["otadata"] = place
+    if sorted(slots) != list(range(len(slots))):
+        raise BootError("ota-gap", f"slots {sorted(slots)} are not numbered from 0")
+    ota = tuple(slots[number] for number in sorted(slots))
+    return Layout(named.get("otadata"), ota, named.get("factory"), named.get("test"))
 
 
 def order(start: int, count: int) -> Iterator[int]:

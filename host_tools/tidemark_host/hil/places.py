@@ -7,22 +7,33 @@ serial = "E6614103E7452D2F"         # USB serial number of its console
 link = "A50285BI"                   # of the adapter on its link: a must where it has no network
 power = { hub = "1-1.4", port = 2 } # uhubctl; or { on = [...], off = [...] }; or left out
 restore = true                      # leave it as it was found
+
+[[board]]                           # one that joins a WiFi network
+nickname = "desk-2"
+board = "TIDEMARK_ESP32"
+serial = "0001"
+address = "192.168.1.7"             # of this machine in that network: where the board finds it
+wifi = { ssid = "bench", password_file = "wifi.txt", country = "DE" } # or open = true
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
+import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
 import platformdirs
 
-from tidemark_host import discovery, flashing, remote
+from tidemark_host import discovery, flashing, remote, wifi
 from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import BoardFileError, load_board
 from tidemark_host.boards.base import Board, BoardError
@@ -30,9 +41,14 @@ from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
 from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found, PortInfo
+from tidemark_host.esp32 import loader
+from tidemark_host.esp32.loader import LoaderError
+from tidemark_host.flashing_esp32 import write_esp32
+from tidemark_host.hil.door import Door
 from tidemark_host.hil.power import Command, uhubctl
-from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER
+from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER, RUNTIMES
 from tidemark_host.toolchain_cache import bytes_digest
+from tidemark_host.wifi import Wifi, WifiError
 
 MAX_FILE = 65_536  # bytes of bench.toml
 MAX_BOARDS = 64
@@ -41,7 +57,7 @@ _TRIES = 3
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_KNOWN = {"nickname", "board", "serial", "link", "baud", "power", "restore"}
+_KNOWN = {"nickname", "board", "serial", "link", "baud", "power", "restore", "wifi", "address"}
 
 
 class PlaceError(Exception):
@@ -54,7 +70,10 @@ class PlaceError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A board's place on the bench. `serial`, `link`: USB serial numbers; `link` "": none."""
+    """A board's place on the bench. `serial`, `link`: USB serial numbers; `link` "": none.
+
+    Of a board with a radio, `wifi`: the network that it joins, `address`: this machine's there.
+    """
 
     nickname: str
     board: str
@@ -63,6 +82,8 @@ class Place:
     baud: int = BAUD
     power: Command | None = None
     restore: bool = True
+    wifi: Wifi | None = None
+    address: str = ""
 
 
 def default_path() -> Path:
@@ -133,7 +154,46 @@ def _place(path: Path, row: object) -> Place:
     if not isinstance(baud, int) or isinstance(baud, bool) or not 1200 <= baud <= 4_000_000:
         raise PlaceError("bench-format", f"{where}: baud is a number from 1200 to 4000000")
     power = _power(where, table.get("power"))
-    return Place(name, table["board"], table["serial"], link, baud, power, restore)
+    joins = _wifi(where, path.parent, table.get("wifi"))
+    address = _address(where, table.get("address", ""))
+    if definition.wifi and not (joins and address):
+        # Else every test would fail as if the board could not find its gateway.
+        raise PlaceError(
+            "bench-wifi",
+            f'{where}: {definition.name} joins a WiFi network. Say wifi = {{ ssid = "...", '
+            'password_file = "..." } and address = "...", this machine\'s in that network',
+        )
+    return Place(name, table["board"], table["serial"], link, baud, power, restore, joins, address)
+
+
+def _wifi(where: str, folder: Path, value: object) -> Wifi | None:
+    if value is None:
+        return None
+    table = cast("dict[str, Any]", value if isinstance(value, dict) else {})
+    texts = all(
+        isinstance(table.get(key, ""), str) for key in ("ssid", "password_file", "country")
+    )
+    # Its password is no part of bench.toml, which people show around.
+    one = ("password_file" in table) != (table.get("open") is True)
+    if not texts or not one or set(table) - {"ssid", "password_file", "country", "open"}:
+        raise PlaceError(
+            "bench-wifi", f'{where}: {{ ssid = "...", password_file = "..." }}, or open = true'
+        )
+    try:
+        named = table.get("password_file")
+        password = wifi.read_password(folder / Path(named).expanduser()) if named else ""
+        return Wifi(table.get("ssid", ""), password, table.get("country", ""))
+    except WifiError as error:
+        raise PlaceError("bench-wifi", f"{where}: {error}") from error
+
+
+def _address(where: str, value: object) -> str:
+    try:
+        if isinstance(value, str) and (not value or not IPv4Address(value).is_unspecified):
+            return value
+    except ValueError:
+        pass
+    raise PlaceError("bench-address", f'{where}: address = "192.0.2.7", one that a board can use')
 
 
 def _power(where: str, value: object) -> Command | None:
@@ -169,17 +229,23 @@ class SerialTarget:
     patience = 5.0
     period_ms = 100
     exclusive = True
+    wifi: Wifi | None = None
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.name = place.nickname
         self.definition: Definition = load_board(BOARDS / place.board / "board.toml")
-        self.abilities = frozenset({POWER, CUT}) if place.power else frozenset[str]()
+        self.wifi = place.wifi
+        self.host = place.address or HOST
+        able = {POWER, CUT} if place.power else set[str]()
+        self.abilities = frozenset(able | {RUNTIMES} if self.definition.esp32 else able)
         self._trouble = ""  # with its switch
 
     def lacks(self, ability: str) -> str:
         if ability in (POWER, CUT):
             return f"{self.name} has no power switch in bench.toml"
+        if ability == RUNTIMES:
+            return f"{self.name} has one runtime, which changes over USB"
         if ability == CONSOLE:
             return f"what {self.name} says before its port is back after a reset is lost"
         return f"{self.name} is a real board, whose {ability} can't be seen"
@@ -214,18 +280,37 @@ class SerialTarget:
         where = f"at {port}, {power}" if port else f"absent{self._trouble}"
         return f"{place.nickname} ({place.board}, {place.serial}): {where}"
 
-    def runtime(self) -> bytes:
-        """Return the runtime's region: an image built here, where boards of this name have one."""
-        from tidemark_host import toolchain
+    def parts(self) -> Mapping[int, bytes]:
+        """Return the runtime: an image built here, where boards of this name have one."""
+        from tidemark_host import toolchain, toolchain_esp32
         from tidemark_host.toolchain_rp2 import flash_of
 
         if self.definition.chip.port == "unix":
-            return b""
-        parts = flash_of(toolchain.firmware(self.place.board).read_bytes())
-        runtime = bytearray(b"\xff" * max(offset + len(data) for offset, data in parts.items()))
-        for offset, data in parts.items():
-            runtime[offset : offset + len(data)] = data
-        return bytes(runtime)
+            return {}
+        if self.definition.esp32:
+            tools = toolchain.mpy_cross(), toolchain.umqtt_dir()
+            return toolchain_esp32.firmware(self.definition, *tools).parts
+        return flash_of(toolchain.firmware(self.place.board).read_bytes())
+
+    def runtime_image(
+        self, index: int = 1, changes: Mapping[str, str | None] | None = None
+    ) -> bytes:
+        """Return a runtime that ESP-IDF builds now. `changes`: path in the base to what stands
+        there instead, None for nothing."""
+        from tidemark_host import toolchain, toolchain_build, toolchain_esp32
+
+        board = dataclasses.replace(self.definition, runtime_index=index)
+        tools = toolchain.mpy_cross(), toolchain.umqtt_dir()
+        with tempfile.TemporaryDirectory() as name:
+            sources = Path(name, "firmware")
+            shutil.copytree(toolchain_build.firmware_dir(), sources)
+            for path, text in (changes or {}).items():
+                if text is None:
+                    (sources / path).unlink()
+                else:
+                    (sources / path).write_text(text)
+            built = toolchain_esp32.firmware(board, *tools, sources)
+        return built.parts[board.regions["runtime"].offset]
 
     def open(self, folder: Path) -> SerialBoard:
         place = self.place
@@ -237,9 +322,12 @@ class SerialTarget:
             baud=place.baud,
             power=place.power,
             flasher=ToolFlasher(self.definition, place.serial),
+            lines=_run if self.definition.esp32 else None,
         )
 
     def link(self, board: Board, ports: tuple[int, ...]) -> AbstractAsyncContextManager[object]:
+        if self.place.address:
+            return Door(self.place.address, ports)
         if not self.place.link:
             return nullcontext()
         from tidemark_host.bridge import Bridge
@@ -248,6 +336,14 @@ class SerialTarget:
         if not port:
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
         return Bridge(port, [(HOST, number) for number in ports])
+
+
+def _run(port: str) -> None:
+    """Start the firmware of an ESP32 by the lines of its port. Raises BoardError `lines`."""
+    try:
+        loader.run(port)
+    except LoaderError as error:
+        raise BoardError("lines", str(error)) from error
 
 
 class ToolFlasher:
@@ -271,21 +367,21 @@ class ToolFlasher:
     def _write(self, board: SerialBoard, image: bytes) -> None:
         bench = machine()
         try:
+            if self._definition.esp32:
+                # By its boot ROM: it need not answer, and otadata is no region of the firmware.
+                with board.released():
+                    write_esp32(Found(board.port, self._serial), self._definition, image)
+                return
             with bench.open(board.console_path) as console:
                 parts = self._differing(console, image)
                 if not parts:
                     remote.resume(console)
                     return
                 wanted = flashing.Image(self._definition, parts)
-                if self._definition.chip.port != "esp32":
-                    if refusal := flashing.other_drive(wanted, bench):
-                        raise refusal
-                    remote.enter_bootloader(console)
-            if self._definition.chip.port == "esp32":
-                with board.released():
-                    flashing.flash_esp32(Found(board.port, self._serial), wanted, bench)
-            else:
-                flashing.flash_drive(wanted, bench)
+                if refusal := flashing.other_drive(wanted, bench):
+                    raise refusal
+                remote.enter_bootloader(console)
+            flashing.flash_drive(wanted, bench)
         except (flashing.FlashingError, DriveError, OSError) as error:
             raise BoardError("flasher", str(error)) from error
 
@@ -343,11 +439,13 @@ def keep(board: SerialBoard, definition: Definition) -> bytes:
         return b""
 
 
-def recover(board: Board, timeout: float = 10.0) -> str:
+def recover(board: SerialBoard, timeout: float = 10.0) -> str:
     """Bring a board to where it answers at its REPL; returns by what.
 
     `console`: it answered, from whatever mode it was left in; `power`: after its supply was
-    switched; `watchdog`: after it had time to bite. Raises BoardError `absent` when nothing helps.
+    switched; `lines`: after an ESP32 was reset by its port, as one that waits in its boot ROM's
+    loader must be; `watchdog`: after it had time to bite. Raises BoardError `absent` when nothing
+    helps.
     """
     try:
         board.repl(timeout=timeout).close()
@@ -360,6 +458,9 @@ def recover(board: Board, timeout: float = 10.0) -> str:
         how = "power"
     except BoardError:
         how = "watchdog"
+        with suppress(BoardError):
+            board.kick()
+            how = "lines"
     end = time.monotonic() + WATCHDOG_S + timeout
     while time.monotonic() < end:
         try:

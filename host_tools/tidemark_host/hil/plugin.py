@@ -5,8 +5,8 @@ Fixtures: `site` (a provisioned board that was heard, with broker, gateway and m
 `blank_site` (before anything was flashed), and their parts `board`, `broker`, `gateway`,
 `release`. A test that takes one of them runs on each board of the bench.
 
-Marks: `needs("power" | "cut" | "operations" | "console" | "faults")` for what not every board
-can, `smoke` for the few that say whether it is worth going on.
+Marks: `needs("power" | "cut" | "operations" | "console" | "faults" | "runtimes")` for what not
+every board can, `smoke` for the few that say whether it is worth going on.
 
 What the bench itself could not do (no adapter, a flasher that fails, a broker that does not
 start) is an error, told apart from a failure, which is the board's.
@@ -39,7 +39,13 @@ from tidemark_host.hil import places, timeline
 from tidemark_host.hil.places import SerialTarget
 from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
 from tidemark_host.hil.site import Site, Snapshot
-from tidemark_host.hil.targets import EmulatedTarget, Target, VirtualTarget
+from tidemark_host.hil.targets import (
+    RUNTIMES,
+    EmulatedTarget,
+    Target,
+    VirtualEsp32Target,
+    VirtualTarget,
+)
 from tidemark_host.hil.waiting import SiteError
 from tidemark_host.provision import BENCH_TRIAL
 
@@ -59,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--board-name",
         default="",
         metavar="NAME",
-        help="emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
+        help="virtual, emulated: a folder of boards/; serial: a nickname or a board of bench.toml",
     )
     group.addoption("--bench", type=Path, metavar="FILE", help="bench.toml, for --board serial")
 
@@ -80,14 +86,17 @@ def targets_of(config: pytest.Config) -> list[Target]:
 
 
 def _find(config: pytest.Config) -> list[Target]:
-    kind, name = config.getoption("--board"), config.getoption("--board-name")
-    if kind == "virtual":
-        return [VirtualTarget()]
-    if kind == "emulated":
-        try:
+    kind, name = config.getoption("--board"), str(config.getoption("--board-name"))
+    try:
+        if kind == "virtual":
+            own: Target = VirtualTarget()
+            if not name:
+                return [own, VirtualEsp32Target()]
+            return [own if name == own.definition.name else VirtualEsp32Target(name)]
+        if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
-        except BoardError as error:
-            raise pytest.UsageError(str(error)) from error
+    except BoardError as error:
+        raise pytest.UsageError(str(error)) from error
     return [target for target in _on_desk(config) if target.wake()]
 
 
@@ -108,8 +117,8 @@ def _meant(config: pytest.Config) -> list[SerialTarget]:
     except places.PlaceError as error:
         raise pytest.UsageError(f"{error.code}: {error}") from error
     wanted = [place for place in found if not name or name in (place.nickname, place.board)]
-    if name and not wanted:
-        raise pytest.UsageError(f"{path} has no board {name}")
+    if name and not wanted and not (places.BOARDS / name / "board.toml").is_file():
+        raise pytest.UsageError(f"{path} has no board {name}, nor has boards/")
     return [SerialTarget(place) for place in wanted]
 
 
@@ -127,8 +136,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if config.getoption("--board") != "serial" or targets_of(config):
         return
     path = config.getoption("--bench") or places.default_path()
+    name = config.getoption("--board-name") or "board"
     listed = "; ".join(target.describe() for target in _on_desk(config))
-    reason = listed or f"{path} names no board"
+    reason = listed or f"{name} is absent: {path} has none"
     pytest.exit(f"no board of the bench is here, nothing was tested: {reason}", returncode=0)
 
 
@@ -153,7 +163,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if target.exclusive:
             # A board is in the hands of one worker only.
             item.add_marker(pytest.mark.xdist_group(target.name))
-        item.user_properties.append(("rerun", rerun(config, item.nodeid)))
+        item.user_properties.append(("rerun", rerun(config, item.nodeid, target)))
+    if config.getoption("--board") == "virtual" and not config.getoption("--board-name"):
+        left_out = [item for item in items if _is_for_the_other_board(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_for_the_other_board(item: pytest.Item) -> bool:
+    """Of two virtual boards, the ESP32 runs what only it can and what a board begins with."""
+    target = _target_of(item)
+    if target is None:
+        return False
+    special = any(mark.args[0] == RUNTIMES for mark in item.iter_markers("needs"))
+    if isinstance(target, VirtualEsp32Target):
+        return not special and item.get_closest_marker("smoke") is None
+    return special
 
 
 def _target_of(item: pytest.Item) -> Target | None:
@@ -161,11 +186,14 @@ def _target_of(item: pytest.Item) -> Target | None:
     return cast("Target | None", spec.params.get("target")) if spec else None
 
 
-def rerun(config: pytest.Config, nodeid: str) -> str:
+def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> str:
     """Return the command that runs one test again on the same board."""
     words = ["make", "hil", f"TARGET={config.getoption('--board')}"]
-    if config.getoption("--board-name"):
-        words.append(f"BOARD={config.getoption('--board-name')}")
+    name = config.getoption("--board-name")
+    if not name and isinstance(target, VirtualEsp32Target):
+        name = target.definition.name
+    if name:
+        words.append(f"BOARD={name}")
     return shlex.join([*words, f"TEST={nodeid}"])
 
 
@@ -319,7 +347,9 @@ def pytest_runtest_makereport(
             report.when = "setup"
     site = item.stash.get(_site, None)
     if site is not None and (call.when == "call" or report.failed):
-        part = timeline.as_html(timeline.of(site), rerun(item.config, item.nodeid))
+        part = timeline.as_html(
+            timeline.of(site), rerun(item.config, item.nodeid, _target_of(item))
+        )
         report.extras = _html(part)  # type: ignore[attr-defined]
     return report
 

@@ -317,9 +317,8 @@ class Site:
         index = self.release(version, image)
         path = app_path(self.definition.name, index)
         blank = bytearray(factory_image(self.definition, self.repository.folder, path))
-        runtime = self.target.runtime()
-        start = self.definition.regions["runtime"].offset
-        blank[start : start + len(runtime)] = runtime
+        for start, content in self.target.parts().items():
+            blank[start : start + len(content)] = content
         since = len(self.board.serial_log)
         self.note("flashed with a factory image")
         self.board.flash(bytes(blank))
@@ -349,15 +348,16 @@ class Site:
     def link_settings(self, cohort: str = DEFAULT_COHORT) -> LinkSettings:
         """Where the board finds this site, and how often it asks."""
         return LinkSettings(
-            HOST,
+            self.target.host,
             self.broker_port,
-            f"http://{HOST}:{self.mirror_port}/metadata/",
-            f"http://{HOST}:{self.mirror_port}/targets/",
+            f"http://{self.target.host}:{self.mirror_port}/metadata/",
+            f"http://{self.target.host}:{self.mirror_port}/targets/",
             update_s=self.update_s,
             report_s=self.report_s,
             keepalive_s=4,
             cohort=cohort,
             trial=BENCH_TRIAL,
+            wifi=self.target.wifi,
         )
 
     async def power_cycle(self) -> str:

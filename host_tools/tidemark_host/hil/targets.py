@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import Board, BoardError
 from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.wifi import Wifi
 
 HOST = "127.0.0.1"
 BOARDS = Path(__file__).parents[3] / "boards"
@@ -19,6 +21,7 @@ CUT = "cut"  # power can fail at a chosen flash operation
 OPERATIONS = "operations"  # flash operations are seen
 CONSOLE = "console"  # what it says is heard from the first byte of a boot on
 FAULTS = "faults"  # its flash can be worn out by the test
+RUNTIMES = "runtimes"  # it has two slots of the runtime, and runtimes can be made for it
 PEEK = "peek"  # its flash is read while it runs; else it is stopped for that, and resets
 ALL = frozenset({POWER, CUT, OPERATIONS, CONSOLE, PEEK})
 
@@ -46,15 +49,25 @@ class Target(Protocol):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS, PEEK it has."""
+        """Which of POWER, CUT, OPERATIONS, CONSOLE, FAULTS, RUNTIMES, PEEK it has."""
         ...
 
     def lacks(self, ability: str) -> str:
         """Say why it lacks an ability, and what would give it."""
         ...
 
-    def runtime(self) -> bytes:
-        """Return what belongs in the flash region `runtime`; b"" when nothing does."""
+    def parts(self) -> Mapping[int, bytes]:
+        """Return what is flashed beside a factory image: flash offset to content."""
+        ...
+
+    @property
+    def wifi(self) -> Wifi | None:
+        """The network that it joins, None where it needs none."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Where it finds the bench's broker and mirror."""
         ...
 
     @property
@@ -84,6 +97,9 @@ def power_cycle(target: Target, board: Board) -> str:
 class VirtualTarget:
     """The virtual board: a process here, with the host's network."""
 
+    wifi: Wifi | None = None
+    host = HOST
+
     name = "virtual"
     patience = 1.0
     period_ms = 40
@@ -96,8 +112,8 @@ class VirtualTarget:
     def lacks(self, ability: str) -> str:
         return f"the virtual board has no {ability}"
 
-    def runtime(self) -> bytes:
-        return b""
+    def parts(self) -> Mapping[int, bytes]:
+        return {}
 
     def open(self, folder: Path) -> VirtualBoard:
         return VirtualBoard(folder)
@@ -106,8 +122,49 @@ class VirtualTarget:
         return nullcontext()
 
 
+class VirtualEsp32Target(VirtualTarget):
+    """The virtual ESP32: another flash map, the ESP32's port, and ESP-IDF's bootloader."""
+
+    name = "virtual-esp32"
+    # The one in its air: boards/VIRTUAL_ESP32/modules/chip_network.py.
+    wifi = Wifi("bench", "nobody is kept out", "DE")
+    patience = 2.0  # the watchdog has twice the time
+    abilities = ALL | {FAULTS, RUNTIMES}
+
+    def __init__(self, board: str = "TIDEMARK_ESP32") -> None:
+        """`board`: a folder of boards/. Raises BoardError `runtime` where nothing plays it."""
+        path = BOARDS / board / "board.toml"
+        if not path.is_file() or load_board(path).chip.name != "esp32":
+            raise BoardError("runtime", f"nothing here plays {board}, only boards with an ESP32")
+        self.definition = load_board(path)
+
+    def lacks(self, ability: str) -> str:
+        return f"the virtual ESP32 has no {ability}"
+
+    def parts(self) -> Mapping[int, bytes]:
+        from tidemark_host.boards import virtual_esp32
+
+        return virtual_esp32.parts(self.definition, self.runtime_image())
+
+    def runtime_image(
+        self, index: int = 1, changes: Mapping[str, str | None] | None = None
+    ) -> bytes:
+        """Return a runtime for the board, by default the base as it is now."""
+        from tidemark_host import toolchain_virtual_esp32
+
+        return toolchain_virtual_esp32.runtime_image(self.definition, index, changes)
+
+    def open(self, folder: Path) -> VirtualBoard:
+        from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
+
+        return VirtualEsp32Board(folder, board=self.definition.name)
+
+
 class EmulatedTarget:
     """The real image in an emulated RP2040: its own clock, and a serial line for a network."""
+
+    wifi: Wifi | None = None
+    host = HOST
 
     name = "emulated"
     patience = 10.0
@@ -124,8 +181,8 @@ class EmulatedTarget:
     def lacks(self, ability: str) -> str:
         return f"the emulated board has no {ability}"
 
-    def runtime(self) -> bytes:
-        return b""  # the board brings its own
+    def parts(self) -> Mapping[int, bytes]:
+        return {}  # the board brings its own runtime
 
     def open(self, folder: Path) -> Board:
         from tidemark_host.boards.emulated_board import EmulatedBoard
