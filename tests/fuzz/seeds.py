@@ -29,6 +29,7 @@ from tidemark.mux_frame import HEADER_SIZE, Reader
 from tidemark.outbox import Outbox
 from tidemark_host import protocol, romfs, uf2_file
 from tidemark_host.chips import CHIPS
+from tidemark_host.esp32.otadata import Entry, State
 
 _AAD = cose.aad("up", "0" * 16, "telemetry", bytes(8))
 
@@ -186,6 +187,22 @@ def headers() -> Iterator[bytes]:
     release = slots.Release(hashlib.sha256(body).digest(), len(body), 7, 1, "1.0.0")
     yield image.encode_header(release, "VIRTUAL") + b"\xff" * (4096 - 256 + 256) + body
     yield image.encode_header(release, "VIRTUAL")
+
+
+def runtime_records() -> Iterator[bytes]:
+    """Otadata and the runtimes' record at each turn of a pair's life."""
+    valid, blank = Entry.made(1, State.VALID).encode(), b"\xff" * 32
+    known = [1, 0, 1, b""]
+    candidate = [1, bytes(32), 100, 2, "2.0", b"\3" * 32]
+    for entries in (
+        valid + blank,
+        Entry.made(3, State.VALID).encode() + Entry.made(2, State.PENDING_VERIFY).encode(),
+        blank + Entry.made(2, State.NEW).encode(),
+    ):
+        yield entries + cbor.encode([*known, None])
+        yield entries + cbor.encode([*known, [1, *candidate]])
+        yield entries + cbor.encode([*known, [2, *candidate]])
+        yield entries + cbor.encode([1, 1, 2, bytes(32), None])
 
 
 def _boot_records() -> Iterator[bytes | None]:

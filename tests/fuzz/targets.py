@@ -225,6 +225,19 @@ TARGETS = (
         calls=(4000, 40),
     ),
     Target(
+        "runtime-record",
+        64 + 640,
+        seeds.runtime_records,
+        _CBOR
+        | _codes(
+            "runtime-format runtime-lost runtime-downgrade runtime-unsettled runtime-digest "
+            "runtime-index flash-bounds journal-full journal-value"
+        ),
+        "neither the runtime that runs nor the confirmed one is written",
+        words=words.CBOR_WORDS,
+        calls=(4000, 40),
+    ),
+    Target(
         "http",
         6000,
         seeds.answers,

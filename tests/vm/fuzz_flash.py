@@ -4,7 +4,7 @@
 from fuzz_mark import mark, mark_bytes
 
 from nor import NorFlash
-from tidemark import cbor, config, identity, image, slots
+from tidemark import cbor, config, identity, image, otadata, runtimes, slots
 from tidemark.counter import Counter
 from tidemark.errors import StateError
 from tidemark.evidence import SIZE, SYSTEM, Evidence, is_valid, parse
@@ -210,4 +210,53 @@ def rejected_record(data):
     machine.recover()
     release = slots.Release(bytes(32), 10, 5, 0, "1.0")
     machine.check_candidate(release)
+    return "taken"
+
+
+class _Chip:
+    """Two runtime slots of two sectors; the first one runs. A choice or a mark is the caller's to
+    see."""
+
+    running = 0
+
+    def __init__(self, entries):
+        flash = NorFlash(6 * 4096)
+        self.otadata = Region(flash, 0, 2 * 4096)
+        self.regions = [Region(flash, i * 4096, 2 * 4096) for i in (2, 4)]
+        for number in (0, 1):
+            self.otadata.write(number * 4096, entries[32 * number : 32 * number + 32])
+        self.chosen = []
+
+    def set_boot(self, slot):
+        self.chosen.append(slot)
+
+    def mark_valid(self):
+        pass
+
+
+def runtime_record(data):
+    """Otadata (64 bytes), then the runtimes' record: whatever they say, the slot that runs and the
+    confirmed one are never written, and only what the record names is ever chosen."""
+    journal = _journal(NorFlash(2 * 4096))
+    journal.put("runtime", data[64:])
+    chip = _Chip(bytes(data[:64]) + b"\xff" * (64 - min(64, len(data))))
+    machine = runtimes.Runtimes(chip, journal, 1)
+    machine.recover()
+    index, slot, _, _ = machine.table()
+    assert (index, slot) == (1, 0) and machine.confirmed in (0, 1)
+    app = slots.Release(b"\x04" * 32, 10, 2, 0, "2.0")
+    if machine.enter(app, ""):
+        assert machine.confirmed == 1 and chip.chosen in ([], [1])
+        return "another"
+    assert not chip.chosen
+    wanted = slots.Release(bytes(32), 10, 0xFFFFFFFF, 0, "9.0")
+    slot = machine.begin_write(wanted, app, None)
+    assert slot == 1 - machine.confirmed and slot != chip.running
+    assert otadata.in_charge(machine._otadata.read())[1:] == (0, otadata.VALID)
+    machine.recover()
+    if machine.candidate:
+        named = slots.Release(machine.candidate.app, 10, 2, 0, "2.0")
+        # Of what is still written nothing is chosen.
+        assert machine.candidate.state == runtimes.WRITING
+        machine.enter(named, "")
     return "taken"

@@ -195,6 +195,7 @@ PARSERS = {
     "provisioning": fuzz_flash.provisioning_sector,
     "config": fuzz_flash.config_record,
     "slot-header": fuzz_flash.slot_header,
+    "runtime-record": fuzz_flash.runtime_record,
     "boot-record": fuzz_flash.boot_record,
     "rejected-record": fuzz_flash.rejected_record,
     "http": fuzz_net.http_response,
