@@ -193,11 +193,11 @@ class Runtimes:
                 self._port.set_boot(self.running)
             elif charge[1] != self.running:
                 # Another image did not pass and this is the fallback: the next reset decides.
-                return events + [("runtime-fallback", "slot %d" % self.running)]
+                return events + [("ota-fallback", "slot %d" % self.running)]
             self._port.mark_valid()
         except StateError as error:
-            return events + [("runtime-unsettled", error.text)]
-        return events + [("runtime-settled", "slot %d" % self.running)]
+            return events + [("ota-refused", error.text)]
+        return events + [("ota-settled", "slot %d" % self.running)]
 
     def has_arrived(self, reason):
         """True in the first boot of a candidate: the boot of its trial goes on in it."""

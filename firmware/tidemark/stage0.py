@@ -134,8 +134,8 @@ def _enter_runtime(release):
     SlotError "runtime-lost"."""
     try:
         reason = base.runtimes.enter(release, base.reason)
-    except ImageError as error:
-        base.record(error.code)
+    except ImageError:
+        base.record("image-digest", "runtime")
         base.record_all(base.slots.bad_image(base.slots.running))
         # Not before: an application without candidate runs on the runtime that is confirmed.
         base.runtimes.drop()

@@ -518,11 +518,14 @@ def explore(
         if point.key() in met:
             continue
         met.add(point.key())
+        flash.restore(point.flash)
+        choices = itertools.product(readings, repeat=len(flash.weak_groups()))
         if point.known.rest:
             seen.rests.add(point.known.rest)
+            for choice in choices:
+                _stays(flash, story, point, choice, seen)
             continue
-        flash.restore(point.flash)
-        for choice in itertools.product(readings, repeat=len(flash.weak_groups())):
+        for choice in choices:
             sectors, after = _lived(flash, story, point, choice, seen)
             stack.append(after)
             for at, sector in enumerate(sectors if point.cuts else ()):
@@ -531,6 +534,21 @@ def explore(
                     stack.append(_lived(flash, story, point, choice, seen, cut)[1])
     seen.states = len(met)
     return seen
+
+
+def _stays(
+    flash: Watched, story: Story, point: _Point, choice: tuple[str, ...], seen: Seen
+) -> None:
+    """What is at rest comes to the same rest after the power was off; a mark of the former runtime
+    that was cut off may take a restoration more. Raises Violation."""
+    known = replace(point.known, rest="", lives=0, marker=0, cause="power-on")
+    again = replace(point, known=known)
+    while not again.known.rest:
+        again = _lived(flash, story, again, choice, seen)[1]
+        choice = (choice[0],) * len(flash.weak_groups()) if choice else ()
+    if again.known.rest != point.known.rest:
+        path = "\n  ".join(again.path)
+        raise Violation(f"{point.known.rest}, then {again.known.rest}\n  {path}")
 
 
 def _lived(

@@ -179,7 +179,7 @@ def test_nothing_is_written_while_the_running_entry_is_not_valid():
 
 def test_a_torn_first_record_is_made_up_for():
     board = Board(entry(1, VALID, 5))
-    assert board.runtimes.settle(OLD) == [("runtime-settled", "slot 0")]
+    assert board.runtimes.settle(OLD) == [("ota-settled", "slot 0")]
     assert board.port.calls == [("set_boot", 0), ("mark_valid",)]
     assert board.runtimes.table() == [1, 0, VALID, 0]
     assert board.runtimes.settle(OLD) == []
@@ -188,7 +188,7 @@ def test_a_torn_first_record_is_made_up_for():
 def test_a_bootloader_that_refuses_costs_the_update_not_the_boot():
     board = Board(entry(1, PENDING))
     board.port.refuses = True
-    assert board.runtimes.settle(OLD) == [("runtime-unsettled", "ESP_FAIL")]
+    assert board.runtimes.settle(OLD) == [("ota-refused", "ESP_FAIL")]
     assert board.runtimes.enter(OLD, "") == ""
 
 
@@ -197,7 +197,7 @@ def test_a_fallback_is_left_to_the_next_reset():
     board.stage()
     board.port._write(1, entry(2, PENDING))
     board.boot(0, 1)
-    assert board.runtimes.settle(OLD) == [("runtime-fallback", "slot 0")]
+    assert board.runtimes.settle(OLD) == [("ota-fallback", "slot 0")]
     assert board.runtimes.enter(APP, "") == "trial"
     assert board.port.calls == []
 
@@ -290,7 +290,7 @@ def test_a_runtime_that_was_confirmed_alone_is_undone():
     assert board.port.calls == [("set_boot", 0)]
     board.port._write(0, entry(3, PENDING))
     back = board.boot(0, 1)
-    assert back.settle(OLD) == [("runtime-settled", "slot 0")]
+    assert back.settle(OLD) == [("ota-settled", "slot 0")]
     assert back.enter(OLD, "restore") == ""
     assert back.table() == [1, 0, VALID, 2]
 
