@@ -19,6 +19,8 @@ cdef unsigned int FLASH = 0x10000000
 cdef unsigned int RAM = 0x20000000
 cdef unsigned int SIO = 0xD0000000U
 cdef unsigned int TIMER = 0x40054000
+cdef unsigned int UART0_FLAGS = 0x40034018
+cdef unsigned int UART1_FLAGS = 0x40038018
 if sys.byteorder != "little":
     raise ImportError("memories are read in the host's order of bytes")
 
@@ -31,12 +33,14 @@ cdef class Bus:
 
     cdef Sio sio
     cdef Timer timer
+    cdef list uarts
 
     def __init__(self, mcu):
         # Whoever put other objects there has theirs asked.
         self.sio = mcu.sio if isinstance(mcu.sio, Sio) else None
         timer = mcu.peripherals.get(TIMER >> 12)
         self.timer = timer if isinstance(timer, Timer) else None
+        self.uarts = list(mcu.uart)
 
     cdef inline int read(self, unsigned int address, unsigned int* target) except -1:
         """Read a register, aligned; return the instruction's cycles, 0: left to the core."""
@@ -44,7 +48,17 @@ cdef class Bus:
             return 1 if self.sio.look(address - SIO, target) else 0
         if address - TIMER < 0x30 and self.timer is not None:
             return 4 if self.timer.look(address - TIMER, target) else 0
+        if address == UART0_FLAGS or address == UART1_FLAGS:
+            return self.flags(address == UART1_FLAGS, target)
         return 0
+
+    cdef int flags(self, bint second, unsigned int* target) except -1:
+        """Read UARTFR, which firmware polls until there is room, as emulated_mends.py keeps it."""
+        cdef long long held = getattr(self.uarts[second], "_flags", -1)
+        if held < 0:
+            return 0
+        target[0] = <unsigned int>held
+        return 4
 
     cdef inline int write(self, unsigned int address, unsigned int value) except -1:
         if address - SIO < 0x200 and self.sio is not None:
