@@ -11,7 +11,7 @@ _MIDDLE = b',"signed":'
 _QUOTE = const(0x22)
 _BACKSLASH = b"\\"
 _MAX_INT = 1 << 53
-_FEED_EVERY = const(16)  # arrays and objects
+_FEED_EVERY = const(8)  # arrays and objects; a collection of the heap may come among them
 
 
 class NotCanonical(Exception):

@@ -401,6 +401,7 @@ def board_files() -> Iterator[bytes]:
 
 def bench_files() -> Iterator[bytes]:
     first = '[[board]]\nnickname = "desk-1"\nboard = "TIDEMARK_PICO_W"\nserial = "E66"\n'
+    first += 'wifi = { ssid = "bench", open = true }\naddress = "192.0.2.7"\n'
     second = '[[board]]\nnickname = "b"\nboard = "VIRTUAL"\nserial = "E67"\nbaud = 115200\n'
     yield (first + 'power = { hub = "1-1.4", port = 2 }\n').encode()
     yield (first + second + 'link = "A5"\npower = { on = ["p", "1"], off = ["p"] }\n').encode()

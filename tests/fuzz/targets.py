@@ -362,7 +362,10 @@ TARGETS = (
         "bench-toml",
         66_000,
         seeds.bench_files,
-        _codes("bench-size bench-format bench-twice bench-board bench-power bench-link"),
+        _codes(
+            "bench-size bench-format bench-twice bench-board bench-power bench-link bench-wifi "
+            "bench-address"
+        ),
         "names and serial numbers come once; tomllib reads it",
         peers.toml,
         words=words.TOML_WORDS,
