@@ -126,7 +126,7 @@ class Runtimes:
         release: the runtime's `Release`; app: that of the application which needs it; confirmed:
         that of the confirmed application, or None. Codes: "runtime-lost", "runtime-paired" (a
         confirmed application keeps the runtime that it was confirmed with), "runtime-downgrade",
-        "runtime-too-large", "runtime-unsettled" (the bootloader does not hold the running one for
+        "runtime-too-large", "rt-unsettled" (the bootloader does not hold the running one for
         confirmed).
         """
         self.check()
@@ -137,7 +137,7 @@ class Runtimes:
         if release.length > self.regions[1 - self.confirmed].size:
             raise SlotError("runtime-too-large", "%d bytes" % release.length)
         if not self._is_settled():
-            raise StateError("runtime-unsettled", "the entry in charge is not this runtime's")
+            raise StateError("rt-unsettled", "the entry in charge is not this runtime's")
 
     def begin_write(self, release, app, confirmed):
         """Journals WRITING, then leaves the bootloader no entry that names the slot. Returns the
@@ -208,7 +208,7 @@ class Runtimes:
 
         app: the `Release` that was chosen. reason: marker of this boot. If another runtime is to
         run, the bootloader has been told so. Raises ImageError `runtime-digest` (the candidate is
-        not what was authorised), SlotError `runtime-index` (it is not what it was published as),
+        not what was authorised), SlotError `rt-index` (it is not what it was published as),
         SlotError `runtime-lost` (the confirmed one does not come back), StateError (the bootloader
         refuses the candidate).
         """
@@ -222,14 +222,14 @@ class Runtimes:
     def _enter_candidate(self, candidate):
         if self.running == candidate.slot:
             if self.index != candidate.index:
-                raise SlotError("runtime-index", "it says %d" % self.index)
+                raise SlotError("rt-index", "it says %d" % self.index)
             return ""
         charge = self._otadata.in_charge()
         if charge and charge[1] != self.running:
             # A choice now would overwrite the entry of what runs. After a reset it counts again.
             return "trial"
         if not self._is_settled():
-            raise StateError("runtime-unsettled", "the entry in charge is not confirmed")
+            raise StateError("rt-unsettled", "the entry in charge is not confirmed")
         if candidate.state != STAGED or self._digest(candidate) != candidate.digest:
             raise ImageError("runtime-digest", "runtime %d" % candidate.index)
         self._firmly(self._otadata.affirm)
@@ -271,7 +271,7 @@ class Runtimes:
             return
         charge = self._otadata.in_charge()
         if charge is None or charge[1] != self.running:
-            raise StateError("runtime-fallback", "the entry in charge is not this runtime's")
+            raise StateError("rt-fallback", "the entry in charge is not this runtime's")
         self._port.mark_valid()
         # One that read VALID already may be the torn write of an earlier boot.
         self._firmly(self._otadata.affirm)

@@ -230,8 +230,8 @@ TARGETS = (
         seeds.runtime_records,
         _CBOR
         | _codes(
-            "runtime-format runtime-lost runtime-downgrade runtime-unsettled runtime-digest "
-            "runtime-index flash-bounds journal-full journal-value"
+            "runtime-format runtime-lost runtime-downgrade rt-unsettled runtime-digest "
+            "rt-index flash-bounds journal-full journal-value"
         ),
         "neither the runtime that runs nor the confirmed one is written",
         words=words.CBOR_WORDS,

@@ -174,7 +174,7 @@ def test_nothing_is_written_while_the_running_entry_is_not_valid():
         (entry(1, VALID), entry(2, VALID)),
     ):
         board = Board(*entries)
-        assert refused(board.runtimes.begin_write, RUNTIME, APP, OLD) == "runtime-unsettled"
+        assert refused(board.runtimes.begin_write, RUNTIME, APP, OLD) == "rt-unsettled"
 
 
 def test_a_torn_first_record_is_made_up_for():
@@ -261,14 +261,14 @@ def test_confirm_never_confirms_another_entry():
     board = Board()
     runtimes = board.chosen()
     board.port._write(0, entry(3, PENDING))
-    assert refused(runtimes.confirm) == "runtime-fallback"
+    assert refused(runtimes.confirm) == "rt-fallback"
     assert board.port.calls == []
 
 
 def test_a_runtime_that_is_not_what_it_was_published_as_is_refused():
     board = Board()
     board.chosen()
-    assert refused(board.boot(1, 1).enter, APP, "runtime") == "runtime-index"
+    assert refused(board.boot(1, 1).enter, APP, "runtime") == "rt-index"
 
 
 def test_a_pending_runtime_is_left_to_the_bootloader():
