@@ -68,6 +68,7 @@ class Runtimes:
         self.index = index
         self._confirmed = [self.running, index, b""]  # slot, index, SHA-256 if it is known
         self.candidate = None
+        self._known = False  # whether this is what the journal says: else nothing is written
 
     # -- persistence
 
@@ -75,13 +76,13 @@ class Runtimes:
         """Loads and affirms the state. Without a record the runtime that runs is the confirmed
         one."""
         raw = self._journal.affirm(_KEY)
-        if raw is None:
-            return
-        record = cbor.decode(raw)
-        if not _is_record(record):
-            raise SlotError("runtime-format", "runtime record of another format")
-        self._confirmed = record[1:4]
-        self.candidate = Candidate(*record[4]) if record[4] else None
+        if raw is not None:
+            record = cbor.decode(raw)
+            if not _is_record(record):
+                raise SlotError("runtime-format", "runtime record of another format")
+            self._confirmed = record[1:4]
+            self.candidate = Candidate(*record[4]) if record[4] else None
+        self._known = True
 
     def _save(self, confirmed, candidate):
         record = [_FORMAT] + confirmed + [list(candidate) if candidate else None]
@@ -95,6 +96,17 @@ class Runtimes:
     def confirmed(self):
         """Slot (0 or 1) of the confirmed runtime."""
         return self._confirmed[0]
+
+    @property
+    def is_confirmed(self):
+        """True if what runs is known to be the confirmed runtime."""
+        return self._known and self.running == self.confirmed
+
+    @property
+    def is_pending(self):
+        """True if the bootloader undoes what runs at the next reset."""
+        charge = self._otadata.in_charge()
+        return charge is not None and charge[1:] == (self.running, PENDING)
 
     @property
     def on_candidate(self):
@@ -115,8 +127,11 @@ class Runtimes:
     # -- an update
 
     def check(self):
-        """Raises SlotError `runtime-lost` while another runtime than the confirmed one runs:
-        nothing is installed then, with or without a runtime."""
+        """Raises SlotError `runtime-lost` while another runtime than the confirmed one runs,
+        `runtime-unknown` while the journal does not say which is: nothing is installed then, with
+        or without a runtime."""
+        if not self._known:
+            raise SlotError("runtime-unknown", "which runtime is confirmed cannot be read")
         if self.running != self.confirmed:
             raise SlotError("runtime-lost", "slot %d is confirmed" % self.confirmed)
 
@@ -124,7 +139,7 @@ class Runtimes:
         """Raises SlotError or StateError unless this authorised runtime may be written.
 
         release: the runtime's `Release`; app: that of the application which needs it; confirmed:
-        that of the confirmed application, or None. Codes: "runtime-lost", "runtime-paired" (a
+        that of the confirmed application, or None. Codes: those of `check`, "runtime-paired" (a
         confirmed application keeps the runtime that it was confirmed with), "runtime-downgrade",
         "runtime-too-large", "rt-unsettled" (the bootloader does not hold the running one for
         confirmed).
@@ -217,7 +232,7 @@ class Runtimes:
             return self._enter_candidate(candidate)
         if self.running == self.confirmed:
             return ""
-        return self._restore(reason)
+        return self.restore(reason)
 
     def _enter_candidate(self, candidate):
         if self.running == candidate.slot:
@@ -236,8 +251,13 @@ class Runtimes:
         self._port.set_boot(candidate.slot)
         return "runtime"
 
-    def _restore(self, reason):
-        """Back to the confirmed runtime: once, then it is lost."""
+    def restore(self, reason):
+        """Back to the confirmed runtime: once, then it is lost. Returns what to reset with.
+
+        reason: marker of this boot. Raises SlotError `runtime-lost`, `runtime-unknown`.
+        """
+        if not self._known:
+            raise SlotError("runtime-unknown", "which runtime is confirmed cannot be read")
         charge = self._otadata.in_charge()
         if reason == "restore":
             raise SlotError("runtime-lost", "slot %d does not start" % self.confirmed)

@@ -231,7 +231,7 @@ TARGETS = (
         _CBOR
         | _codes(
             "runtime-format runtime-lost runtime-downgrade rt-unsettled runtime-digest "
-            "rt-index flash-bounds journal-full journal-value"
+            "rt-index runtime-unknown flash-bounds journal-full journal-value"
         ),
         "neither the runtime that runs nor the confirmed one is written",
         words=words.CBOR_WORDS,

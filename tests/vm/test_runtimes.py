@@ -114,6 +114,33 @@ def test_without_a_record_the_runtime_that_runs_is_the_confirmed_one():
     assert board.port.calls == []
 
 
+def test_nothing_is_written_or_restored_before_the_journal_was_read():
+    board = Board()
+    runtimes = Runtimes(board.port, board.journal, 1)
+    # All that it could say is a guess: the candidate of a trial thinks itself confirmed.
+    assert not runtimes.is_confirmed
+    before = board.flash.view(0, board.flash.size)[:]
+    assert refused(runtimes.check) == "runtime-unknown"
+    assert refused(runtimes.begin_write, RUNTIME, APP, OLD) == "runtime-unknown"
+    assert refused(runtimes.restore, "") == "runtime-unknown"
+    board.journal.put("runtime", b"\x80")
+    assert refused(runtimes.recover) == "runtime-format"
+    assert refused(runtimes.check) == "runtime-unknown"
+    assert board.port.calls == []
+    assert bytes(board.flash.view(8 * SECTOR, 8 * SECTOR)) == bytes(before[8 * SECTOR :])
+
+
+def test_what_runs_is_pending_by_otadata_alone():
+    board = Board()
+    assert (board.runtimes.is_confirmed, board.runtimes.is_pending) == (True, False)
+    board.chosen()
+    for runtimes in (board.runtimes, Runtimes(board.port, board.journal, 2)):
+        assert (runtimes.is_confirmed, runtimes.is_pending) == (False, True)
+    assert not Runtimes(Port(board.flash, 0), board.journal, 1).is_pending
+    board.port._write(1, entry(2, VALID))
+    assert not board.runtimes.is_pending
+
+
 def test_writing_is_journalled_before_an_entry_or_the_slot_is_touched():
     board = Board(entry(1, VALID), entry(2, VALID, 5))
     seen = []
