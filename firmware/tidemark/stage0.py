@@ -8,6 +8,8 @@ from tidemark.base import Base, BaseFault
 from tidemark.compat import sleep_ms
 from tidemark.errors import ImageError, SlotError, StateError, TidemarkError
 
+_RUNTIME = "runtime"  # the reason and marker of a boot that another runtime is to judge
+
 base = None  # the Base of this boot: made by `boot`, used by `run`, and at hand in the REPL
 
 
@@ -18,26 +20,38 @@ def boot():
     Nothing here may end in an immediate reset: whatever fails leaves `base.fault` for `run`, which
     goes to rescue under a lease. A boot that runs no main.py (raw REPL) keeps the lease of a REPL.
     """
-    global base
     import tidemark_board
     from tidemark import port
-    from tidemark.supervisor import Supervisor
 
     platform = port.select()
+    _begin(platform, tidemark_board)
+    _mount_files(base)
+    platform.listen()
+
+
+def _begin(platform, board):
+    """Sets `base`. Raises whatever a base that can't be made raises; then the lease is armed."""
+    global base
+    from tidemark.supervisor import Supervisor
+
     supervisor = Supervisor(platform)
-    supervisor.start(tidemark_board.WATCHDOG_MS, tidemark_board.LEASE_REPL_MS)
-    # Only now: whatever is wrong from here on, the lease ends and the board tries again.
-    base = Base(platform, tidemark_board, supervisor)
-    # A boot that runs no main.py belongs to a person, however it ends; `run` takes this back.
-    platform.set_marker(reasons.encode("lease"))
+    supervisor.start(board.WATCHDOG_MS, board.LEASE_REPL_MS)
+    # Only now: whatever is wrong from here on, the lease ends and the board tries again. A boot
+    # that runs no main.py belongs to a person, however it ends; `run` takes this back.
+    word = "lease"
+    if reasons.decode(platform.marker()) == _RUNTIME:
+        # A runtime's first boot, or the one after it: nobody waits on its console. Should this
+        # base fail or hang, the former runtime finds the word and rejects the pair.
+        word = _RUNTIME
+        supervisor.lease(board.LEASE_BOOT_MS, word)
+    base = Base(platform, board, supervisor)
+    platform.set_marker(reasons.encode(word))
     try:
         base.recover()
     except TidemarkError as error:
         base.fault = error
     except Exception as error:  # a record of our own that does not mean what it should
         base.fault = StateError("state-unreadable", type(error).__name__)
-    _mount_files(base)
-    platform.listen()
 
 
 def _mount_files(base):
@@ -73,10 +87,11 @@ def run():
     if base.unprovisioned:
         print("tidemark: not provisioned; waits on this console")
         return
-    base.port.set_marker(0)
-    # From here on somebody must take over soon: the application's first health mark ends this
-    # lease.
-    base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
+    if base.reason != _RUNTIME:
+        base.port.set_marker(0)
+        # From here on somebody must take over soon: the application's first health mark ends this
+        # lease. In a runtime's first boot the lease and marker of `_begin` do until then.
+        base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
     try:
         slot = _choose()
         if slot != slots.NONE:
@@ -157,6 +172,7 @@ def _enter_runtime(release):
 def _run_image(slot):
     release = base.slots.release(slot)
     # A boot lease that runs out now is the image's missed deadline, not a forgotten console.
+    base.port.set_marker(0)
     base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
     what = ("ab"[slot], release.index, release.version, base.mode)
     print("tidemark: slot %s, release %d (%s), %s" % what)
@@ -182,9 +198,33 @@ def _run_image(slot):
         base.crashed(error)
 
 
+def _leave_runtime():
+    """A runtime that is not confirmed has no rescue: nothing could be installed from there. Does
+    not return while the former one can be had.
+
+    Otadata is asked before the journal, which may be what can't be read.
+    """
+    runtimes = base.runtimes
+    if not runtimes or base.reason == "restore" or runtimes.is_confirmed:
+        return  # after a restore this is what was to come back: it is not sent away again
+    if runtimes.is_pending:
+        # The bootloader goes back by itself. If `reset` fails, too, this lease ends the boot.
+        base.supervisor.lease(base.board.LEASE_BOOT_MS, _RUNTIME)
+        base.reset(_RUNTIME)
+    try:
+        word = runtimes.restore(base.reason)
+    except TidemarkError as error:
+        base.record("rescue-fault", error.code)
+        return
+    base.reset(word)
+
+
 def _run_rescue():
     """The base alone: joins the network and takes an update through the same verified path."""
     print("tidemark: %s (%s)" % (base.mode, base.why))
+    _leave_runtime()
+    base.port.set_marker(0)
+    base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
     base.slots.running = slots.NONE
     base.record("rescue", base.why)
     try:

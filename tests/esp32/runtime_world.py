@@ -1,123 +1,49 @@
 """A board with two runtime slots through whole lives: the real firmware over ESP-IDF's rules.
 
-What runs is the firmware's: journal, slots, runtimes, stage 0's choice, the end of a trial, the
-updater. What it runs on is the host's model of bootloader and `esp_ota_ops` on a NOR flash that
-can lose its power at each operation. `Life` judges from outside what happens.
+What runs is the firmware's: journal, slots, runtimes, stage 0, the end of a trial, the updater.
+What it runs on is the host's model of bootloader and `esp_ota_ops` on a NOR flash that can lose
+its power at each operation (runtime_model.py). `Life` judges from outside what happens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from tests.esp32 import tiny
-from tidemark import stage0
-from tidemark.base import Base
-from tidemark.errors import StateError
-from tidemark.flash import Region
-from tidemark.slots import CONFIRMED, NONE, Release
-from tidemark.updater import Updater
-from tidemark_host.boards.nor import BEFORE, TORN, NorFlash, PowerCut
-from tidemark_host.esp32 import flash as host
-from tidemark_host.esp32 import otadata
-from tidemark_host.esp32.bootloader import Bootloader, Layout
-from tidemark_host.esp32.ota_ops import IDF_5_4, OtaError, OtaOps, Rules
-from tidemark_host.esp32.otadata import OtadataError, State
-
-SECTOR = 4096
-LAYOUT = Layout(
-    host.Region(1 * SECTOR, 2 * SECTOR),
-    (host.Region(3 * SECTOR, 2 * SECTOR), host.Region(5 * SECTOR, 2 * SECTOR)),
+from tests.esp32.runtime_model import (
+    BOARD,
+    LAYOUT,
+    NEW,
+    OLD,
+    REGIONS,
+    SECTOR,
+    SIZE,
+    Client,
+    Hang,
+    Known,
+    Port,
+    Reset,
+    Story,
+    TrialBase,
+    Violation,
+    Watched,
+    app,
+    release,
+    runtime,
 )
-_NAMES = ("slot_a", "slot_b", "provisioning", "counter", "journal", "evidence", "outbox")
-REGIONS = {name: ((7 + 2 * i) * SECTOR, 2 * SECTOR) for i, name in enumerate(_NAMES)}
-SIZE = (7 + 2 * len(_NAMES)) * SECTOR
-OLD, NEW = 1, 2  # releases: application and runtime of one number belong together
+from tidemark import reasons, stage0
+from tidemark.slots import CONFIRMED
+from tidemark.updater import Updater
+from tidemark_host.boards.nor import BEFORE, TORN, PowerCut
+from tidemark_host.esp32 import otadata
+from tidemark_host.esp32.bootloader import Bootloader
+from tidemark_host.esp32.otadata import State
+
 LIVES = 60  # without a cut, until a board has to be at rest
-_BOARD = "TINY"
-
-
-class Violation(AssertionError):
-    """A promise was broken."""
-
-
-class Reset(BaseException):
-    """The board resets itself; no `except Exception` of the firmware may survive it."""
-
-
-def app(number: int) -> bytes:
-    return b"application %d " % number * 20
-
-
-def runtime(number: int) -> bytes:
-    """A runtime that the bootloader starts."""
-    return tiny.image(number)
-
-
-def release(number: int, attempt: int = 0) -> Any:
-    data = app(number)
-    return Release(hashlib.sha256(data).digest(), len(data), number, attempt, f"{number}.0")
-
-
-FINE = runtime(NEW)
-
-
-@dataclass(frozen=True)
-class Story:
-    """What the new release is like.
-
-    `trials`: how its trial ends, the first time it runs, the second, ...; the last for ever.
-    `image`: the runtime's bytes. `index`: what the runtime says it is. `reaches`: whether it gets
-    to stage 0. `start`: slot of the old runtime. `blank`: otadata as it comes from the factory.
-    """
-
-    trials: tuple[str, ...] = ("confirm",)
-    image: bytes = FINE
-    index: int = NEW
-    reaches: bool = True
-    start: int = 0
-    blank: bool = False
-    rules: Rules = IDF_5_4
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the world knows between two lives."""
-
-    marker: int = 0
-    cause: str = "power-on"
-    confirmed: int = OLD  # the release, once slots.confirm has returned or its record was seen
-    marked: bool = False  # the new runtime: mark_valid has begun
-    confirming: bool = False  # slots.confirm has begun
-    chosen: bool = False  # set_boot of the new runtime has begun
-    boots: int = 0  # of the new runtime since then, while it was not marked
-    trials: int = 0
-    lives: int = 0  # since the last cut
-    rest: str = ""  # how it ended
-
-
-class Watched(NorFlash):
-    """The flash, with somebody who sees each change of a runtime slot before it happens."""
-
-    life: Life | None = None
-    sectors: list[int]  # of each operation since it was set
-
-    def erase(self, addr: int) -> None:
-        self._sees(addr, 1)
-        super().erase(addr)
-
-    def program(self, addr: int, data: bytes | bytearray | memoryview) -> None:
-        self._sees(addr, len(data) // self.page)
-        super().program(addr, data)
-
-    def _sees(self, addr: int, count: int) -> None:
-        self.sectors += [addr // SECTOR] * count
-        if self.life:
-            self.life.sees(addr)
 
 
 def made(story: Story, *, weak: bool, hard: bool = False) -> Watched:
@@ -141,134 +67,6 @@ def _padded(data: bytes) -> bytes:
     return data + b"\xff" * (-len(data) % 256)
 
 
-class _Response:
-    """What a mirror serves, from `start` on."""
-
-    def __init__(self, data: bytes, start: int) -> None:
-        self._data = data[start:]
-        self.start = start
-        self.left = len(self._data)
-
-    def readinto(self, view: memoryview) -> int:
-        count = min(len(view), self.left)
-        view[:count] = self._data[:count]
-        self._data = self._data[count:]
-        self.left -= count
-        return count
-
-    def close(self) -> None:
-        pass
-
-
-class _Client:
-    """Metadata that was verified, and the mirror's files."""
-
-    def __init__(self, story: Story) -> None:
-        self._files: dict[str, bytes] = {}
-        self._entries: dict[str, Any] = {}
-        self._add(f"{_BOARD}/app-{NEW}.romfs", app(NEW), "app", min_runtime=NEW)
-        self._add(f"{_BOARD}/runtime-{NEW}.bin", story.image, "runtime")
-        root = SimpleNamespace(signed={"consistent_snapshot": False})
-        targets = SimpleNamespace(signed={"targets": self._entries})
-        self.trusted = SimpleNamespace(root=root, targets={"targets": targets})
-
-    def _add(self, path: str, data: bytes, kind: str, **more: int) -> None:
-        custom = {"board": _BOARD, "kind": kind, "index": NEW, "version": "2.0", **more}
-        digest = hashlib.sha256(data).hexdigest()
-        self._entries[path] = {
-            "length": len(data),
-            "hashes": {"sha256": digest},
-            "custom": custom,
-        }
-        self._files[path] = data
-
-    def refresh(self, now: int) -> Generator[None]:
-        yield
-
-    def find(self, path: str) -> Generator[None, None, Any]:
-        yield
-        return self._entries.get(path)
-
-    def get(self, path: str, start: int, size: int) -> Generator[None, None, _Response]:
-        yield
-        return _Response(self._files[path], start)
-
-
-class _Runtimes:
-    """esp32.Partition of the runtime that runs, over the model of esp_ota_ops."""
-
-    def __init__(self, life: Life, running: int) -> None:
-        self._life = life
-        self._ops = OtaOps(life.flash, LAYOUT, running, rules=life.story.rules)
-        self.running = running
-        self.otadata = Region(life.flash, LAYOUT.otadata.offset, 2 * SECTOR)  # type: ignore[union-attr]
-        self.regions = tuple(Region(life.flash, r.offset, r.size) for r in LAYOUT.ota)
-
-    def set_boot(self, slot: int) -> None:
-        is_new = slot != self._life.story.start
-        if is_new:
-            self._life.knows(chosen=True, boots=0)
-        self._call(lambda: self._ops.set_boot_partition(slot))
-        if is_new:
-            # Not before: a mark that was cut off may come out of an erase that is cut off, too.
-            self._life.knows(marked=False)
-
-    def mark_valid(self) -> None:
-        if self.running != self._life.story.start:
-            self._life.knows(marked=True)
-        self._call(self._ops.mark_app_valid_cancel_rollback)
-
-    def _call(self, call: Any) -> None:
-        try:
-            call()
-        except (OtaError, OtadataError) as error:
-            raise StateError("ota-refused", error.code) from error
-
-
-class _Port:
-    """A chip's registers over the flash. The marker outlives each reset but a loss of power."""
-
-    kbd_intr = None
-
-    def __init__(self, life: Life, running: int) -> None:
-        self._life = life
-        self._runtimes = _Runtimes(life, running)
-
-    def flash(self) -> NorFlash:
-        return self._life.flash
-
-    def runtimes(self) -> _Runtimes:
-        return self._runtimes
-
-    def reset_cause(self) -> str:
-        return self._life.known.cause
-
-    def marker(self) -> int:
-        return self._life.known.marker
-
-    def set_marker(self, number: int) -> None:
-        self._life.knows(marker=number)
-
-    def uptime_ms(self) -> int:
-        return 1000
-
-    def reset(self) -> None:
-        self._life.knows(cause="reset")
-        raise Reset
-
-
-class _Base(Base):
-    """The base without what is no part of this: evidence, counter, identity, link."""
-
-    def record(self, code: str, detail: str = "", kind: int = 0) -> None:
-        pass
-
-    def recover(self) -> None:
-        self.journal.recover()
-        self.slots.recover()
-        self.runtimes.recover()
-
-
 class Life:
     """One life of a board: from a reset to the next, to a loss of power, or to rest."""
 
@@ -277,7 +75,7 @@ class Life:
         self.story = story
         self.known = known
         self.running = -1
-        self._client = _Client(story)
+        self._client = Client(story)
 
     def knows(self, **changes: Any) -> None:
         self.known = replace(self.known, **changes)
@@ -295,18 +93,24 @@ class Life:
         return self.story.start if number == OLD else 1 - self.story.start
 
     def base(self, slot: int, number: int) -> Any:
-        index = self.story.index if number == NEW else OLD
-        board = SimpleNamespace(
-            NAME=_BOARD, REGIONS=REGIONS, RUNTIME_INDEX=index, HEAP_FLOOR=0, PAGE=256
-        )
-        base: Any = _Base(_Port(self, slot), board, SimpleNamespace(marked=False))
-        base.connection = SimpleNamespace(
-            report_when_due=lambda ms: None, report_soon=lambda: None, reports_acked=1
-        )
-        base.link = SimpleNamespace(state="up")
-        base.config = {6: 1}
+        """A base that has recovered, outside a life."""
+        port = Port(self, slot)
+        base: Any = TrialBase(self, port, self._board(number), SimpleNamespace(), "")
         base.recover()
         return base
+
+    def _board(self, number: int) -> Any:
+        index = self.story.index if number == NEW else OLD
+        return SimpleNamespace(
+            NAME=BOARD, REGIONS=REGIONS, RUNTIME_INDEX=index, HEAP_FLOOR=0, PAGE=256,
+            WATCHDOG_MS=8000, LEASE_BOOT_MS=30_000, LEASE_REPL_MS=600_000,
+        )  # fmt: skip
+
+    def _fault(self, number: int) -> str:
+        known, story = self.known, self.story
+        if known.trials < story.sound or known.confirming:
+            return ""
+        return story.former if number == OLD else story.fault
 
     def live(self) -> None:
         """Live it. Raises Violation. PowerCut: the caller's."""
@@ -327,6 +131,8 @@ class Life:
             self._runs(slot, number)
         except Reset:
             pass
+        except Hang:
+            self.knows(cause="watchdog")
         finally:
             self.flash.life = None
 
@@ -353,15 +159,40 @@ class Life:
         return -1 if index is None else entries[index].state
 
     def _runs(self, slot: int, number: int) -> None:
-        from tidemark import reasons
+        """From _boot.py to the end of main.py, and what waits behind it."""
+        port = Port(self, slot)
+        fault = self._fault(number)
 
-        base = self.base(slot, number)
-        base.port.set_marker(reasons.encode("lease"))
+        def made(port: Port, board: Any, supervisor: Any) -> TrialBase:
+            if fault == "made":
+                raise ValueError
+            return TrialBase(self, port, board, supervisor, fault)
+
+        module: Any = stage0
+        former = module.base, module.Base, module._run_image
+        module.base, module.Base, module._run_image = None, made, self._image
+        try:
+            module._begin(port, self._board(number))
+            module.run()
+        except Exception:
+            if not fault:
+                raise
+            # MicroPython goes on to the REPL.
+        finally:
+            module.base, module.Base, module._run_image = former
+        if not self.known.rest:
+            port.waits()
+
+    def _image(self, chosen: int) -> None:
+        """In place of stage 0's: a romfs image is no part of this."""
+        module: Any = stage0
+        base = module.base
         base.port.set_marker(0)
-        stage0.base = base
-        chosen = stage0._choose()
-        if chosen == NONE:
-            raise Violation(f"rescue: {base.why}")
+        base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+        if base.fails == "link":
+            base.mode, base.why = "rescue", "base-fault"
+            module._run_rescue()
+        number = OLD if base.runtimes.running == self.story.start else NEW
         held = base.slots.release(chosen).index
         if held != number:
             raise Violation(f"application {held} runs on runtime {number}")
@@ -384,13 +215,15 @@ class Life:
         self.knows(trials=min(self.known.trials + 1, len(trials)))
         if ends == "power":
             self.knows(cause="power-on", marker=0)
-        elif ends == "watchdog":
-            self.knows(cause="watchdog")
-        elif ends == "deadline":
-            from tidemark import reasons
-
-            self.knows(cause="watchdog", marker=reasons.encode("deadline"))
-        elif ends == "crash":
+            raise Reset
+        if ends == "watchdog":
+            raise Hang
+        if ends == "deadline":
+            base.port.set_marker(reasons.encode("deadline"))
+            raise Hang
+        if ends == "repl":
+            raise KeyboardInterrupt
+        if ends == "crash":
             base.crashed(ValueError("of the application"))
         else:
             verdict = {
@@ -424,7 +257,7 @@ class Life:
             base.reset("trial" if slots.retries else "update")
         regions = base.regions["slot_a"], base.regions["slot_b"]
         updater = Updater(
-            _BOARD, "0123456789abcdef", base.board.RUNTIME_INDEX, self._client, self._client,
+            BOARD, "0123456789abcdef", base.board.RUNTIME_INDEX, self._client, self._client,
             slots, base.journal, regions, lambda: 0, runtimes=base.runtimes,
         )  # fmt: skip
         for _ in range(2):
@@ -571,7 +404,7 @@ def _lived(
         life.live()
     except PowerCut:
         life.knows(marker=0, cause="power-on", lives=0)
-    except Exception as error:
+    except (Exception, Violation) as error:
         raise Violation(f"{type(error).__name__}: {error}\n  " + "\n  ".join(path)) from error
     sectors = flash.sectors
     flash.no_cut()

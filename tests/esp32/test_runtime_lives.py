@@ -13,19 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.esp32.runtime_world import (
-    FIRM,
-    LAYOUT,
-    SECTOR,
-    Known,
-    Life,
-    Story,
-    Violation,
-    Watched,
-    explore,
-    made,
-    settle,
-)
+from tests.esp32.runtime_model import LAYOUT, SECTOR, Known, Story, Violation, Watched
+from tests.esp32.runtime_world import FIRM, Life, explore, made, settle
 from tidemark.otadata import in_charge
 from tidemark_host.boards.nor import NEW as DONE
 from tidemark_host.boards.nor import OLD as UNDONE
@@ -52,6 +41,15 @@ STORIES = {
     "never reaches stage 0": (Story(reaches=False), "rejected: runtime"),
     "never reaches stage 0, slot 0": (Story(reaches=False, start=1), "rejected: runtime"),
     "is not the runtime that it was published as": (Story(index=1), "rejected: runtime"),
+    "is stopped from its console": (Story(trials=("repl", "confirm")), "confirmed"),
+    "has a base that can't be made": (Story(fault="made"), "rejected: runtime"),
+    "has a base that can't read its state": (Story(fault="read"), "rejected: runtime"),
+    "has a base that hangs": (Story(fault="hangs"), "rejected: runtime"),
+    "has a base that loops": (Story(fault="loops"), "rejected: runtime"),
+    "has a base that stops in recovery": (Story(fault="known"), "rejected: runtime"),
+    "has a base that can't choose": (Story(fault="choice"), "rejected: runtime"),
+    "has a base that chooses for ever": (Story(fault="chooses"), "rejected: runtime"),
+    "has a base without a link": (Story(fault="link"), "rejected: runtime"),
     "is no image that the bootloader takes": (Story(image=b"x" * 700), "rejected: runtime"),
 }
 
@@ -62,7 +60,13 @@ def test_a_pair_is_confirmed_or_undone_together(name: str) -> None:
     assert settle(made(story, weak=False), story).rest == rest
 
 
-SEARCHED = ("is well, into slot 0", "fails its health check", "never reaches stage 0")
+SEARCHED = (
+    "is well, into slot 0",
+    "fails its health check",
+    "never reaches stage 0",
+    "has a base that hangs",
+    "has a base without a link",
+)
 
 
 @pytest.mark.parametrize("name", [n for n in STORIES if DEEPER or n in SEARCHED])
@@ -81,6 +85,16 @@ def test_no_page_that_was_written_in_part_breaks_a_pair(name: str) -> None:
     story, rest = STORIES[name]
     seen = explore(made(story, weak=False), story, 1, (UNDONE,), variants=FIRM)
     assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
+
+
+@pytest.mark.parametrize("fault", ["known", "choice", "link"])
+def test_a_base_that_fails_between_valid_and_confirmed_is_undone(fault: str) -> None:
+    """No marker tells of it after the cut that it takes: it is tried once more, then rejected."""
+    story = Story(trials=("confirm", "confirm"), fault=fault, sound=1)
+    flash = made(story, weak=True)
+    known = settle(flash, story, lives=2)
+    seen = explore(flash, story, 1, (UNDONE, DONE), known, torn=OTADATA)
+    assert seen.rests == {"confirmed", "rejected: runtime"}
 
 
 OTADATA = (1, 2)  # sectors
@@ -176,6 +190,29 @@ def test_a_former_runtime_that_decayed_ends_in_rescue_not_in_a_loop() -> None:
     known = replace(life.known, marker=0, cause="power-on")
     with pytest.raises(Violation, match="rescue: runtime-lost"):
         settle(flash, story, known)
+
+
+@pytest.mark.parametrize("former", ["read", "known"])
+@pytest.mark.parametrize("fault", ["known", "choice", "link"])
+def test_two_runtimes_whose_bases_fail_do_not_take_turns(fault: str, former: str) -> None:
+    story = Story(trials=("confirm", "confirm"), fault=fault, former=former, sound=1)
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=2)
+    # Marked VALID; not yet affirmed, let alone confirmed.
+    flash.plan_cut(_writes_until_valid(flash, story, known) - 1)
+    life = Life(flash, story, known)
+    with pytest.raises(PowerCut):
+        life.live()
+    flash.power_up({})
+    # The new one is VALID and not confirmed: it brings the former one back, which stays.
+    known = replace(life.known, marker=0, cause="power-on")
+    with pytest.raises(Violation, match=r"rescue: (state-unreadable|flash-worn)"):
+        settle(flash, story, known)
+    assert in_charge(_entries(flash))[1:] == (story.start, State.PENDING_VERIFY)
+
+
+def _entries(flash: Watched) -> list[bytes]:
+    return [bytes(flash.view(at * SECTOR, 32)) for at in OTADATA]
 
 
 def _writes_until_valid(flash: Watched, story: Story, known: Known) -> int:

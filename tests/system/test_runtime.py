@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from tests.conftest import firmware_dir
 from tests.system.steps import causes_since, digest, last_record, once_each
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
@@ -22,6 +23,23 @@ pytestmark = pytest.mark.needs("runtimes")
 HANGS = {"_boot.py": "while True:\n    pass\n"}
 CRASHES = {"tidemark/stage0.py": "def boot():\n    raise ValueError\n\n\ndef run():\n    pass\n"}
 LACKS_A_MODULE = {"tidemark/journal.py": None}
+
+
+def recovery(fails: str) -> dict[str, str | None]:
+    """Return a base whose recovery `fails` once it has told of its boot."""
+    source = (firmware_dir() / "tidemark/base.py").read_text("utf-8")
+    line = "        self.journal.recover()\n"
+    assert source.count(line) == 1
+    return {"tidemark/base.py": source.replace(line, f"        {fails}\n")}
+
+
+# Bases that fail after stage 0 has armed the watchdog.
+BROKEN = {
+    "without-a-link": {"tidemark/connection.py": None},
+    "without-its-parts": {"tidemark/runtimes.py": None},
+    "recovery-raises": recovery("raise ValueError"),
+    "recovery-loops": recovery("while True: pass"),
+}
 
 
 def board_of(site: Site) -> VirtualEsp32Board:
@@ -98,6 +116,23 @@ async def test_runtime_that_does_not_come_up_is_rolled_back(
     assert (digest(claims), claims["floor"]) == (digest(former), 1)
     assert "watchdog" in await causes_since(site, last)
     assert await in_charge(site) == (0, State.VALID)
+    # It is offered still, and never tried again.
+    await site.claimed(update="rejected")
+    assert len([trial for trial in site.trials() if trial[0] == index]) == 1
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_runtime_whose_base_fails_is_rejected_and_the_pair_undone(
+    site: Site, broken: str
+) -> None:
+    former = site.claims()
+    index = await site.publish("2.0.0", runtime=await runtime(site, 2, BROKEN[broken]))
+    assert await site.outcome(index, 120) == (index, "rejected", "runtime")
+    claims = await site.claimed(mode="normal")
+    assert claims["runtime-digest"] == former["runtime-digest"]
+    assert (digest(claims), claims["floor"]) == (digest(former), 1)
+    assert await in_charge(site) == (0, State.VALID)
+    assert board_of(site).running == 0
     # It is offered still, and never tried again.
     await site.claimed(update="rejected")
     assert len([trial for trial in site.trials() if trial[0] == index]) == 1
