@@ -85,6 +85,8 @@ def run():
     Returns to the REPL only for a board that waits for provisioning or for a person who pressed
     Ctrl-C."""
     if base.unprovisioned:
+        if base.reason == _RUNTIME and base.runtimes and base.runtimes.is_confirmed:
+            _leave_to_person()  # the runtime that it told of is gone again
         print("tidemark: not provisioned; waits on this console")
         return
     if base.reason != _RUNTIME:
@@ -99,11 +101,15 @@ def run():
         else:
             _run_rescue()
     except KeyboardInterrupt:
-        base.port.set_marker(reasons.encode("lease"))
-        base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
+        _leave_to_person()
         base.record("repl", "ctrl-c")
         seconds = base.board.LEASE_REPL_MS // 1000
         print("tidemark: stopped from the console; the board resets in %d s" % seconds)
+
+
+def _leave_to_person():
+    base.port.set_marker(reasons.encode("lease"))
+    base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
 
 
 def _choose():

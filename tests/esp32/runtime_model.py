@@ -72,9 +72,9 @@ class Story:
     `trials`: how its trial ends, the first time it runs, the second, ...; the last for ever.
     `image`: the runtime's bytes. `index`: what the runtime says it is. `reaches`: whether it gets
     to stage 0. `fault`: where its base fails ("made", "read", "hangs", "loops", "known", "choice",
-    "chooses" for ever, "link"), once so many trials (`sound`) have begun and until the pair may be
-    confirmed; `former`: where the old one's fails from then on. `start`: slot of the old runtime.
-    `blank`: otadata as it comes from the factory.
+    "chooses" for ever, "link", "blank": without provisioning), once so many trials (`sound`) have
+    begun and until the pair may be confirmed; `former`: where the old one's fails from then on.
+    `start`: slot of the old runtime. `blank`: otadata as it comes from the factory.
     """
 
     trials: tuple[str, ...] = ("confirm",)
@@ -288,6 +288,8 @@ class TrialBase(Base):
         self.runtimes.recover()
         if self.fails == "known":
             raise StateError("flash-worn")
+        if self.fails == "blank":
+            self.provisioning = None
         if self.fails == "choice":
             self.runtimes.settle = None
         if self.fails == "chooses":

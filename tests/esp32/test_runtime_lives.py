@@ -15,6 +15,7 @@ import pytest
 
 from tests.esp32.runtime_model import LAYOUT, SECTOR, Known, Story, Violation, Watched
 from tests.esp32.runtime_world import FIRM, Life, explore, made, settle
+from tidemark import reasons
 from tidemark.otadata import in_charge
 from tidemark_host.boards.nor import NEW as DONE
 from tidemark_host.boards.nor import OLD as UNDONE
@@ -209,6 +210,18 @@ def test_two_runtimes_whose_bases_fail_do_not_take_turns(fault: str, former: str
     with pytest.raises(Violation, match=r"rescue: (state-unreadable|flash-worn)"):
         settle(flash, story, known)
     assert in_charge(_entries(flash))[1:] == (story.start, State.PENDING_VERIFY)
+
+
+def test_a_former_runtime_without_provisioning_waits_for_a_person() -> None:
+    story = Story(fault="made", former="blank")
+    flash = made(story, weak=False)
+    known = settle(flash, Story(), lives=1)
+    markers: list[str] = []
+    # Chosen, failed; the former one then waits until its lease has run out, twice.
+    for told in (Story(), story, story, story):
+        known = settle(flash, told, known, lives=1)
+        markers.append(reasons.decode(known.marker))
+    assert markers == ["runtime", "runtime", "lease", "lease"]
 
 
 def _entries(flash: Watched) -> list[bytes]:
