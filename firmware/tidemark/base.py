@@ -108,9 +108,10 @@ class Base:
         if raw:
             self.config = config.check(cbor.decode(raw))
         self.outbox.recover()
-        self.slots.recover()
         if self.runtimes:
+            # First: without it nothing is installed, whatever the slots say.
             self.runtimes.recover()
+        self.slots.recover()
         if damage and self.slots.confirmed != NONE:
             raise damage
         # Without a confirmed slot it is a provisioning that was cut off: it is done again.

@@ -284,8 +284,8 @@ class TrialBase(Base):
         if self.fails == "loops":
             self.port.waits()
         self.journal.recover()
-        self.slots.recover()
         self.runtimes.recover()
+        self.slots.recover()
         if self.fails == "known":
             raise StateError("flash-worn")
         if self.fails == "blank":
