@@ -27,10 +27,9 @@ def app_path(board, index, cohort=""):
     return cohort + "/" + path if cohort else path
 
 
-def runtime_path(board, index, cohort=""):
-    """Target path of a board's runtime, as `app_path`."""
-    path = "%s/runtime-%d.bin" % (board, index)
-    return cohort + "/" + path if cohort else path
+def runtime_path(board, index):
+    """Target path of a board's runtime: the whole fleet's, there is no other."""
+    return "%s/runtime-%d.bin" % (board, index)
 
 
 def index_of(board, path, cohort=""):
@@ -61,7 +60,10 @@ def parse_app(path, entry, board, runtime=0, cohort=""):
     board's; a path may be of either form. Raises TrustError: "target-shape", "wrong-kind",
     "wrong-board", "wrong-index" (path and custom disagree), "runtime-too-old".
     """
-    release = _parse("app", app_path, path, entry, board, cohort)
+    release = _parse("app", entry, board)
+    index = release.index
+    if path not in (app_path(board, index), app_path(board, index, cohort)):
+        raise TrustError("wrong-index", "path and custom disagree")
     if min_runtime(entry) > runtime:
         raise TrustError("runtime-too-old", "needs a newer runtime")
     return release
@@ -73,16 +75,18 @@ def min_runtime(entry):
     return _integer(entry["custom"], "min_runtime", 0, _INDEX_MAX, 0)
 
 
-def parse_runtime(path, entry, board, cohort=""):
+def parse_runtime(path, entry, board):
     """The `Release` that a TARGETS entry of kind runtime authorises for `board`. Raises as
     `parse_app`, "runtime-aborted" too."""
-    release = _parse("runtime", runtime_path, path, entry, board, cohort)
+    release = _parse("runtime", entry, board)
+    if path != runtime_path(board, release.index):
+        raise TrustError("wrong-index", "path and custom disagree")
     if is_aborted(entry):
         raise TrustError("runtime-aborted", "runtime %d" % release.index)
     return release
 
 
-def _parse(kind, path_of, path, entry, board, cohort):
+def _parse(kind, entry, board):
     custom = entry.get("custom")
     if not isinstance(custom, dict):
         raise TrustError("target-shape", "no custom object")
@@ -101,8 +105,6 @@ def _parse(kind, path_of, path, entry, board, cohort):
     for c in version:
         if not " " < c < "\x7f":
             raise TrustError("target-shape", "version")
-    if path not in (path_of(board, index), path_of(board, index, cohort)):
-        raise TrustError("wrong-index", "path and custom disagree")
     digest = unhex(entry["hashes"].get("sha256"), 32)
     if digest is None or entry["length"] < 1:
         raise TrustError("target-shape", "needs a length and a sha256")

@@ -191,30 +191,27 @@ class Updater:
         consistent = trusted.root.signed.get("consistent_snapshot", False)
         pair = None
         if target.min_runtime(entry) > self.runtime:
-            pair = yield from self._find_runtime(target.min_runtime(entry), release, consistent)
+            pair = self._find_runtime(target.min_runtime(entry), release, consistent)
         yield from self._install(target_file(entry, path, consistent), release, slot, pair)
         return "staged"
 
     def _find_runtime(self, index, app, consistent):
         """(file, `Release`) of the runtime that the application's `Release` needs."""
-        path, entry = yield from self._runtime_entry(index)
+        path, entry = self._runtime_entry(index)
         if entry is None:
             raise TrustError("runtime-missing", "runtime %d" % index)
-        release = target.parse_runtime(path, entry, self.board, self.cohort)
+        release = target.parse_runtime(path, entry, self.board)
         if not target.in_cohort(release.digest, self.device_id, target.percentage(entry)):
             raise TrustError("runtime-not-offered", "runtime %d" % index)
         self.runtimes.check_candidate(release, app, self.slots.confirmed_release)
         return target_file(entry, path, consistent), release
 
     def _runtime_entry(self, index):
-        """(path, TARGETS entry or None) of a runtime: the fleet's, else the cohort's."""
-        path = entry = None
-        for cohort in ("", self.cohort) if self.cohort else ("",):
-            path = target.runtime_path(self.board, index, cohort)
-            entry = yield from self.client.find(path)
-            if entry:
-                break
-        return path, entry
+        """(path, TARGETS entry or None) of a runtime. The top-level role's own list alone counts:
+        a runtime is what all else is checked by, so no delegated role speaks for one, whatever its
+        paths are."""
+        path = target.runtime_path(self.board, index)
+        return path, self.client.trusted.targets["targets"].signed["targets"].get(path)
 
     def _drop_aborted(self):
         """Drops a staged release that whoever speaks for its path has taken back."""
@@ -232,7 +229,7 @@ class Updater:
                     break
             candidate = self.runtimes.candidate if self.runtimes else None
             if candidate and candidate.app == release.digest:
-                _, entry = yield from self._runtime_entry(candidate.index)
+                _, entry = self._runtime_entry(candidate.index)
                 if entry and target.is_aborted(entry):
                     self.slots.abort(release.digest)
 

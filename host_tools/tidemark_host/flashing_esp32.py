@@ -36,22 +36,23 @@ def flash_esp32(
     """Flash the board at a serial port through its boot ROM, unless it holds the image already.
 
     A factory image leaves otadata blank, so that ota_0 starts. An image of bootloader, table and
-    runtime alone goes into the runtime slot that is in charge, and all else stays. Raises
-    FlashingError: `image`, `no-loader`, `esptool`, `wrong-chip`, `wrong-flash`, `secured`,
-    `wrong-board`, `used`, `runtime-trial`. The board is reset, whatever was done.
+    runtime alone goes into the runtime slot that is in charge, in a trial (`force`) into both, and
+    all else stays. Raises FlashingError: `image`, `no-loader`, `esptool`, `wrong-chip`,
+    `wrong-flash`, `secured`, `wrong-board`, `used`, `runtime-trial`. The board is reset, whatever
+    was done.
     """
     content = _checked(image)
     with _opened(found.port, progress) as loader:
         _suits(loader, image.board, force)
         if image.runtime_only:
-            parts, blank = _runtime(loader, image.board, content, force)
+            parts, first = _runtime(loader, image.board, content, force)
         else:
-            parts, blank = _factory(loader, image.board, content, force)
-        held = not blank and all(loader.holds(*one) for one in uf2_file.spans(parts))
+            parts, first = _factory(loader, image.board, content, force)
+        held = not first and all(loader.holds(*one) for one in uf2_file.spans(parts))
         if not held:
             # What the board may not find again goes first: were the line to break off after the
             # table, it would count as the board's own. esptool compares each part by its MD5.
-            loader.write(parts, first=blank)
+            loader.write(parts, first=first)
     return Outcome(found.port, image.digest, held, True, "none" if held else "esptool")
 
 
@@ -186,8 +187,8 @@ def _factory(
 def _runtime(
     loader: Loader, board: Board, content: bytes, force: bool
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """Return what `--runtime` writes, and what it blanks: otadata, to end a trial. Raises
-    FlashingError `wrong-board`, `runtime-trial`."""
+    """Return what `--runtime` writes, and what goes before it. Raises FlashingError `wrong-board`,
+    `runtime-trial`."""
     assert board.esp32
     if _table(loader) != board.esp32.partitions:
         raise FlashingError(
@@ -196,20 +197,47 @@ def _runtime(
             "is written",
         )
     slot, state = _in_charge(loader, board)
-    blank: dict[int, bytes] = {}
+    trial = state in (State.NEW, State.PENDING_VERIFY)
+    if trial and not force:
+        raise FlashingError(
+            "runtime-trial",
+            "an update of its runtime is on trial: let it end first, or --force",
+        )
     mine = {row.label: row for row in board.esp32.partitions}
-    if state in (State.NEW, State.PENDING_VERIFY):
-        if not force:
-            raise FlashingError(
-                "runtime-trial",
-                "an update of its runtime is on trial: let it end first, or --force",
-            )
-        slot, place = 0, mine["otadata"]
-        blank = dict(_sectors(b"", place.offset, place.size))
-    front = uf2_file.sectors(content[: partitions.TABLE_OFFSET + partitions.TABLE_SECTOR])
+    parts = uf2_file.sectors(content[: partitions.TABLE_OFFSET + partitions.TABLE_SECTOR])
     runtime = board.regions["runtime"]
     image = content[runtime.offset : runtime.end].rstrip(b"\xff")
-    return {**front, **uf2_file.sectors(image, mine[f"ota_{slot}"].offset)}, blank
+    for place in (0, 1) if trial else (slot,):
+        parts |= uf2_file.sectors(image, mine[f"ota_{place}"].offset)
+    if not trial:
+        return parts, {}
+    # The journal holds the slot that is not on trial for confirmed; or the one that is, where the
+    # board was just going back to it. With the image in both it is what stays, and no candidate is
+    # left to go on with. The entry comes last: a cable that is pulled before leaves the trial to
+    # be seen by the next run.
+    return _entry_of_other(loader, board), parts
+
+
+def _entry_of_other(loader: Loader, board: Board) -> dict[int, bytes]:
+    """Return the sector of otadata that puts the slot which is not in charge there, VALID.
+
+    It is the other entry's, as esp_ota_set_boot_partition chooses: whenever the cable is pulled,
+    one of the two stands. Raises FlashingError `runtime-trial`.
+    """
+    place, entries = _otadata(loader, board)
+    index = otadata.active(entries)
+    assert index is not None
+    seq = entries[index].seq
+    try:
+        seq = otadata.next_seq(seq, 1 - otadata.slot_of(seq, 2), 2)
+    except otadata.OtadataError as error:
+        raise FlashingError(
+            "runtime-trial", f"{error}. A factory image, without --runtime, makes otadata anew"
+        ) from error
+    entry = otadata.Entry.made(seq, State.VALID).encode()
+    return {
+        place.offset + (1 - index) * partitions.SECTOR: entry.ljust(partitions.SECTOR, b"\xff")
+    }
 
 
 def _table(loader: Loader) -> tuple[Partition, ...]:
@@ -224,16 +252,20 @@ def _table(loader: Loader) -> tuple[Partition, ...]:
 def _in_charge(loader: Loader, board: Board) -> tuple[int, State | None]:
     """Return the runtime slot that starts next, and its entry's state: None for what is as good as
     confirmed, or blank."""
-    assert board.esp32
-    place = next(row for row in board.esp32.partitions if row.label == "otadata")
-    flash = NorFlash(bytearray(loader.read(place.offset, place.size)))
-    entries = otadata.read(flash, Region(0, place.size))
+    entries = _otadata(loader, board)[1]
     index = otadata.active(entries)
     if index is None:
         return 0, None
     state = entries[index].state
     trial = state in (State.NEW, State.PENDING_VERIFY)
     return otadata.slot_of(entries[index].seq, 2), State(state) if trial else None
+
+
+def _otadata(loader: Loader, board: Board) -> tuple[Partition, list[otadata.Entry]]:
+    assert board.esp32
+    place = next(row for row in board.esp32.partitions if row.label == "otadata")
+    flash = NorFlash(bytearray(loader.read(place.offset, place.size)))
+    return place, otadata.read(flash, Region(0, place.size))
 
 
 def _blank(loader: Loader, row: Partition) -> bool:

@@ -238,21 +238,71 @@ def test_a_runtime_alone_goes_where_it_starts_and_nothing_else_changes(
         assert flashed(rom, new).skipped
 
 
-def test_a_runtime_alone_waits_for_a_trial_to_end(make: Make) -> None:
-    for state in (State.NEW, State.PENDING_VERIFY):
+def on_trial(rom: RomSerial, slot: int, state: State) -> None:
+    """Put a candidate on trial in `slot`, with the other slot's entry behind it."""
+    own(rom, slot, state)
+    start = place(ESP32, "otadata").offset
+    put(rom.flash, start + slot * SECTOR, Entry.made(slot + 3, state).encode())
+    put(rom.flash, start + (1 - slot) * SECTOR, Entry.made(slot + 2, State.VALID).encode())
+
+
+@pytest.mark.parametrize("state", [State.NEW, State.PENDING_VERIFY])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_runtime_alone_waits_for_a_trial_to_end_or_ends_it(
+    make: Make, slot: int, state: State
+) -> None:
+    """By force it is in both slots, and the one that is not on trial starts, confirmed: what the
+    journal holds for confirmed there is what was brought."""
+    with RomSerial("esp32", blank()) as rom:
+        flashed(rom, make() / "factory.bin")
+        on_trial(rom, slot, state)
+        new = make(index=7) / "firmware.bin"
+        before = bytes(rom.flash)
+        with refused("runtime-trial", "--force"):
+            flashed(rom, new)
+        assert rom.flash == before
+        assert not flashed(rom, new, force=True).skipped
+        for label in ("ota_0", "ota_1"):
+            at = place(ESP32, label).offset
+            assert rom.flash[at : at + SECTOR].startswith(runtime(ESP32, 7)), label
+        for _ in range(2):
+            assert boots(ESP32, rom.flash) == 1 - slot
+        entry = Entry.decode(rom.flash[place(ESP32, "otadata").offset + (1 - slot) * SECTOR :])
+        assert (entry.is_valid, entry.state) == (True, State.VALID)
+        # The key stays, and so does what the board does without a trial.
+        provisioning = ESP32.regions["provisioning"].offset
+        assert rom.flash[provisioning : provisioning + 3] == b"key"
+        assert flashed(rom, new).skipped
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_cable_that_is_pulled_leaves_the_trial_to_be_seen(make: Make, slot: int) -> None:
+    for where in ("ota_0", "otadata"):
         with RomSerial("esp32", blank()) as rom:
             flashed(rom, make() / "factory.bin")
-            own(rom, 1, state)
+            on_trial(rom, slot, State.PENDING_VERIFY)
             new = make(index=7) / "firmware.bin"
-            before = bytes(rom.flash)
-            with refused("runtime-trial", "--force"):
+            at = place(ESP32, where).offset
+            rom.fails_at = at + ((1 - slot) * SECTOR if where == "otadata" else 0) + 1
+            with refused("esptool"):
+                flashed(rom, new, force=True)
+            rom.fails_at = None
+            boots(ESP32, bytearray(rom.flash))  # something starts
+            with refused("runtime-trial"):
                 flashed(rom, new)
-            assert rom.flash == before
             flashed(rom, new, force=True)
-            assert boots(ESP32, rom.flash) == 0
-            # The key stays.
-            provisioning = ESP32.regions["provisioning"].offset
-            assert rom.flash[provisioning : provisioning + 3] == b"key"
+            assert boots(ESP32, rom.flash) == 1 - slot
+
+
+def test_a_trial_without_a_further_sequence_is_not_ended(make: Make) -> None:
+    with RomSerial("esp32", blank()) as rom:
+        flashed(rom, make() / "factory.bin")
+        last = Entry.made(0xFFFFFFFE, State.NEW).encode()
+        put(rom.flash, place(ESP32, "otadata").offset, last)
+        before = bytes(rom.flash)
+        with refused("runtime-trial", "factory image"):
+            flashed(rom, make(index=7) / "firmware.bin", force=True)
+        assert rom.flash == before
 
 
 def test_a_runtime_alone_needs_the_boards_own_table(make: Make) -> None:

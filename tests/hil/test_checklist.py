@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPO
+from tidemark_host.boards.serial_board import SerialBoard
+from tidemark_host.hil import targets
+from tidemark_host.hil.places import SerialTarget
 
 PAGE = (REPO / "docs" / "hardware-checklist.md").read_text()
 COMMANDS = re.findall(r"`(make hil [^`]+)`", PAGE)
@@ -66,6 +71,114 @@ def test_every_test_that_a_command_names_is_there() -> None:
     assert code == 0, said
     for path in paths:
         assert path in said, f"{path} has no test"
+
+
+# Abilities that no board at a serial port has: a test that needs one never runs on it.
+BEYOND = (targets.ALL | {targets.FAULTS}) - {targets.POWER, targets.CUT}
+# What a board at a serial port does only where a switch of its supply is named.
+SWITCHED = {
+    "power_off": {targets.POWER, targets.CUT},
+    "cut_at": {targets.CUT},
+    "wait_cut": {targets.CUT},
+}
+
+
+def needs(nodes: list[ast.expr]) -> set[str]:
+    """Return the abilities that marks among `nodes` ask for."""
+    return {
+        str(ast.literal_eval(call.args[0]))
+        for node in nodes
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "needs"
+    }
+
+
+def used(function: ast.AST, name: str) -> Iterator[str]:
+    """Yield what is used of `site.<name>`, be it by a cast, `<name>_of(site)` or a variable."""
+    called: set[str] = set()
+
+    def is_it(node: ast.expr) -> bool:
+        match node:
+            case ast.Attribute(ast.Name("site"), attr):
+                return attr == name
+            case ast.Call(ast.Name("cast"), [_, value]):
+                return is_it(value)
+            case ast.Call(ast.Name(callee)):
+                return callee == f"{name}_of"
+            case ast.Name(variable):
+                return variable in called
+            case _:
+                return False
+
+    nodes = list(ast.walk(function))
+    for node in nodes:
+        if isinstance(node, ast.Assign) and is_it(node.value):
+            called |= {one.id for one in node.targets if isinstance(one, ast.Name)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and is_it(node.value):
+            yield node.attr
+
+
+def beyond_a_serial_port(source: str) -> list[str]:
+    """Return what functions of a test file use, unmarked, that no serial board does."""
+    module = ast.parse(source)
+    found: list[str] = []
+    marked: set[str] = set()
+    for node in module.body:
+        match node:
+            case ast.Assign([ast.Name("pytestmark")], value):
+                marked = needs([value])
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                marks = marked | needs(node.decorator_list)
+                if marks & BEYOND:
+                    continue
+                found += [
+                    f"{node.name}: {name}"
+                    for name in used(node, "board")
+                    if not hasattr(SerialBoard, name)
+                    or (name in SWITCHED and not marks & SWITCHED[name])
+                ]
+                found += [
+                    f"{node.name}: target.{name}"
+                    for name in used(node, "target")
+                    if not hasattr(targets.Target, name) and not hasattr(SerialTarget, name)
+                ]
+            case _:
+                pass
+    return found
+
+
+def test_every_test_uses_what_a_serial_board_has_or_says_what_it_needs() -> None:
+    named = {settings(command).get("TEST", "tests/system") for command in COMMANDS}
+    files = {
+        path for name in named if (REPO / name).is_dir() for path in REPO.glob(f"{name}/*.py")
+    }
+    files |= {REPO / name.partition("::")[0] for name in named if not (REPO / name).is_dir()}
+    found = {path.name: beyond_a_serial_port(path.read_text()) for path in sorted(files)}
+    assert not {name: uses for name, uses in found.items() if uses}
+
+
+@pytest.mark.parametrize(
+    ("lines", "noticed"),
+    [
+        ("board_of(site).brownout()", True),
+        ("await asyncio.to_thread(board_of(site).brownout)", True),
+        ("site.board.cut_in('otadata', 1)", True),
+        ("board = cast('Board', site.board); board.wear(0, 1)", True),
+        ("cast('Any', site.target).chip", True),
+        ("site.board.power_off()", True),
+        ("site.board.reset(); board_of(site).running; site.target.patience", False),
+    ],
+)
+def test_what_no_serial_board_does_is_noticed(lines: str, noticed: bool) -> None:
+    test = f"async def test_it(site):\n    {lines}\n"
+    assert bool(beyond_a_serial_port(test)) == noticed
+    for mark in ("operations", "faults", "console"):
+        assert not beyond_a_serial_port(f"@pytest.mark.needs('{mark}')\n{test}")
+        assert not beyond_a_serial_port(f"pytestmark = [pytest.mark.needs('{mark}')]\n{test}")
+    assert bool(beyond_a_serial_port(f"@pytest.mark.needs('runtimes')\n{test}")) == noticed
 
 
 def test_every_file_and_page_that_it_points_to_is_there() -> None:

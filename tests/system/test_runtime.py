@@ -165,6 +165,7 @@ async def test_runtime_that_no_bootloader_would_start_is_never_chosen(site: Site
     assert board_of(site).running == 0
 
 
+@pytest.mark.needs("operations")
 async def test_brownout_in_the_trial_is_no_fault_of_the_pair(site: Site) -> None:
     """The bootloader takes the runtime back, as after any reset; then both are tried again."""
     last, since = last_record(site), len(site.board.serial_log)
@@ -177,6 +178,7 @@ async def test_brownout_in_the_trial_is_no_fault_of_the_pair(site: Site) -> None
     assert await in_charge(site) == (1, State.VALID)
 
 
+@pytest.mark.needs("operations")
 @pytest.mark.parametrize(
     ("operation", "variant"),
     [

@@ -221,15 +221,38 @@ def test_abort_of_the_runtime_takes_the_staged_pair_back():
     assert rig.slots.state(1) == EMPTY
 
 
-def test_a_cohorts_own_runtime_is_found():
+def test_no_delegated_role_speaks_for_a_runtime():
+    own = "canary/" + runtime_path(BOARD, 2)
+    fleets = runtime_path(BOARD, 2)
+    for listed in (own, fleets):
+        rig = PairRig("canary")
+        rig.maker.delegate("canary", ["canary/*/*", BOARD + "/*"])
+        runtime, _ = rig.entry(listed, 2, content(102, SIZE), kind="runtime")
+        app = "canary/%s/app-2.romfs" % BOARD
+        release, _ = rig.entry(app, 2, min_runtime=2)
+        rig.maker.publish_delegated("canary", {listed: runtime, app: release}, None)
+        rig.publish()
+        assert rig.run() == "runtime-missing", listed
+        assert rig.slots.state(1) == EMPTY
+        assert rig.runtimes.candidate is None
+        assert rig.downloads() == []
+        # Once the fleet's role lists one, the cohort's release takes that.
+        url = rig.offer_runtime(2, content(103, SIZE))
+        rig.publish()
+        assert rig.run() == "staged"
+        assert rig.downloads()[0][0] == url
+
+
+def test_no_delegated_role_takes_a_runtime_back():
     rig = PairRig("canary")
-    rig.maker.delegate("canary", ["canary/*/*"])
-    path = runtime_path(BOARD, 2, "canary")
-    data = content(102, SIZE)
-    entry_, _ = rig.entry(path, 2, data, kind="runtime")
+    rig.maker.delegate("canary", ["canary/*/*", BOARD + "/*"])
+    rig.offer_runtime(2)
     app = "canary/%s/app-2.romfs" % BOARD
-    app_entry, _ = rig.entry(app, 2, min_runtime=2)
-    rig.maker.publish_delegated("canary", {path: entry_, app: app_entry}, None)
+    release, _ = rig.entry(app, 2, min_runtime=2)
+    rig.maker.publish_delegated("canary", {app: release}, None)
     rig.publish()
     assert rig.run() == "staged"
-    assert rig.runtimes.candidate.index == 2
+    back, _ = rig.entry(runtime_path(BOARD, 2), 2, content(102, SIZE), kind="runtime", abort=True)
+    rig.maker.publish_delegated("canary", {app: release, runtime_path(BOARD, 2): back}, None)
+    rig.publish()
+    assert rig.run() == "staged"

@@ -26,6 +26,7 @@ _WDTCONFIG0 = 0x3FF4808C  # of the RTC watchdog
 _WDTWPROTECT = 0x3FF480A4
 _WDT_WKEY = 0x50D83AA1
 _WDT_EN = 0x80000000
+_WDT_REST = 0x40004880  # first stage resets the chip; lengths of resets; no counting in sleep
 _STAT_VECTOR_SEL = 0x3000  # what else reads 1 there after a reset
 _TIMERS = 4  # SOC_TIMER_GROUP_TOTAL_TIMERS
 _USER_MEMORY = 2048  # MICROPY_HW_RTC_USER_MEM_MAX
@@ -56,7 +57,7 @@ class _Registers:
 
     def __init__(self):
         self._open = False
-        self._config = _WDT_EN
+        self._config = _WDT_EN | _WDT_REST
 
     def __getitem__(self, address):
         if address == _RESET_STATE:
