@@ -51,6 +51,8 @@ _RESETS = {
     "health": "the application's own health check failed",
     "rescue": "deliberate, after a rescue boot",
     "rollback": "deliberate, after a trial had ended",
+    "runtime": "to try the runtime of a release; without a trial behind it, that did not come up",
+    "restore": "deliberate, back to the runtime that is confirmed",
     "request": "asked for by a person or a command",
 }
 

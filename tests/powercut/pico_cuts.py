@@ -67,7 +67,7 @@ class Mirror:
 updater = base.updates.updater
 updater.targets = Mirror()
 release = Release({digest!r}, len(content), 2, 0, "2.0.0")
-for _ in updater._install("image", release, updater.slots.target_slot()):
+for _ in updater._install("image", release, updater.slots.target_slot(), None):
     pass
 """
 _SLOTS = "from tidemark import stage0\nslots = stage0.base.slots\n"

@@ -106,7 +106,7 @@ R.promote = promotes
     Variant(
         "the confirmed application waits for its runtime to come back",
         "runtime-restore",
-        "R._restore = lambda self, reason: ''",
+        "R.restore = lambda self, reason: ''",
         "I3: release 1 runs on runtime 2",
     ),
     Variant(

@@ -141,8 +141,8 @@ async def test_evidence_ring_that_takes_nothing_is_counted_and_keeps_what_it_has
 
 
 async def test_outbox_that_takes_nothing_counts_the_readings(site: Site) -> None:
-    wear(site, "outbox")
     since = len(site.board.serial_log)
+    wear(site, "outbox")
     await site.said("tidemark: outbox-worn", 30, since)
     await site.until("a count", lambda: site.claims()["outcomes"][2] > 0)
     assert site.claims()["mode"] == "normal"
