@@ -174,13 +174,18 @@ def test_board_that_waits_in_its_loader_is_recovered_by_the_lines_of_its_port() 
     url = f"socket://{HOST}:{server.getsockname()[1]}"
     touched: list[str] = []
     with SerialBoard(lambda: url, lines=touched.append) as board:
+        first, _ = server.accept()
+        board.serial_log.wait_for("port socket", 10)
+        since = len(board.serial_log)
         board.kick()
         assert touched == [url]
-        # The next start is known for what it is.
-        for _ in range(2):  # the port was closed for the while, and is open again
-            line, _ = server.accept()
+        # The next start is known for what it is. The port was closed for the while; what comes
+        # before it is open again is not heard.
+        line, _ = server.accept()
+        board.serial_log.wait_for("port socket", 10, since)
         line.sendall(b"tidemark: slot a\r\n")
         board.serial_log.wait_for("by what was seen: reset", 10)
+        first.close()
         line.close()
     server.close()
 
