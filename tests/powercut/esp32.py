@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tidemark_host.boardfile import Board, parse_board, runtime_mark
 from tidemark_host.boards.nor import NorFlash
+from tidemark_host.esp32 import bootloader
 from tidemark_host.esp32.bootloader import Bootloader, Layout
 from tidemark_host.esp32.flash import Region
 from tidemark_host.esp32.image import ESP32, ImageError, Segment, make_image, verify
@@ -105,8 +106,7 @@ def make_board() -> Board:
 def layout_of(board: Board) -> Layout:
     """Return what bootloader and otadata need of a board's partitions."""
     assert board.esp32
-    rows = {row.label: Region(row.offset, row.size) for row in board.esp32.partitions}
-    return Layout(rows["otadata"], (rows["ota_0"], rows["ota_1"]))
+    return bootloader.layout_of(board.esp32.partitions)
 
 
 def with_runtime(board: Board, content: bytes, image: bytes) -> bytes:
