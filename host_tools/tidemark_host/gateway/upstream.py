@@ -17,7 +17,7 @@ import aiomqtt
 from tidemark_host.gateway.broker import NO_DELAY
 from tidemark_host.gateway.store import Row
 
-_BATCH = 64  # rows in flight
+BATCH = 64  # rows in flight: a gateway that dies sends at most these again
 _IDLE_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class Upstream:
                     self._host,
                     self._port,
                     timeout=5,
-                    max_inflight_messages=_BATCH,
+                    max_inflight_messages=BATCH,
                     socket_options=NO_DELAY,
                 ) as client:
-                    client.pending_calls_threshold = _BATCH
+                    client.pending_calls_threshold = BATCH
                     pause = 0.1
                     # Sends nothing, so that only this notices a connection that ends when idle.
                     watch = asyncio.create_task(_drain(client))
@@ -76,7 +76,7 @@ class Upstream:
             self._more.clear()
             if watch.done():
                 return watch.result()
-            rows = await self._rows(_BATCH)
+            rows = await self._rows(BATCH)
             if not rows:
                 # Not wait_for: in Python 3.11 it may swallow a cancellation.
                 with contextlib.suppress(TimeoutError):

@@ -35,6 +35,11 @@ class GatewayView:
         """Return how many messages upstream has not acknowledged yet."""
         return self._rows("SELECT count(*) FROM upstream WHERE delivered IS NULL")[0][0]
 
+    def unconfirmed(self, limit: int) -> list[dict[str, Any]]:
+        """Return the oldest messages, `limit` at most, that upstream has not acknowledged yet."""
+        sql = "SELECT body FROM upstream WHERE delivered IS NULL ORDER BY id LIMIT ?"
+        return [json.loads(row[0]) for row in self._rows(sql, limit)]
+
     def counts(self, device: str | None = None) -> dict[str, int]:
         """Return how often each code was counted, of all devices or of one."""
         sql = "SELECT code, sum(count) FROM counts WHERE (?1 IS NULL OR device = ?1) GROUP BY code"

@@ -22,6 +22,7 @@ from tidemark_host.gateway.capture import Capture
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import DATABASE, INVENTORY
 from tidemark_host.gateway.update_server import UpdateServer
+from tidemark_host.gateway.upstream import BATCH
 from tidemark_host.gateway.view import GatewayView
 from tidemark_host.hil import images, processes, records, waiting
 from tidemark_host.hil.records import Event
@@ -117,6 +118,8 @@ class Site:
         # (epoch, index) of what the gateway may have forwarded before this site began: a board
         # that was not told sends it again.
         self.accepted_before: set[tuple[int, int]] = set()
+        # Messages in flight when the gateway was killed: upstream may be given them twice.
+        self.in_flight: set[tuple[int, int]] = set()
         self.injected: set[bytes] = set()  # what an attacker of ours sent in the board's name
         self.notes: list[Line] = []  # what the bench did, for the timeline
 
@@ -177,6 +180,9 @@ class Site:
     async def kill_gateway(self) -> None:
         self.note("gateway killed")
         await self.gateway.kill()
+        for row in self.view.unconfirmed(BATCH):
+            if "index" in row:
+                self.in_flight.add((row["epoch"], row["index"]))
 
     async def rest(self, folder: Path) -> Snapshot:
         """Switch board and gateway off and keep both as they are in a new `folder`."""
