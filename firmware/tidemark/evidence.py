@@ -48,8 +48,8 @@ class Evidence:
 
     `region`: tidemark.flash.Region of at least two sectors, this ring's alone. `guard`: called
     with False before and True after each write; or None. `coalesce_ms`: a remote event of one code
-    is written at most once in that time. `gaps`: int, records of this boot that the flash did not
-    take; their numbers are missing in the ring.
+    is written at most once in that time. `gaps`: int, records that the flash did not take in this
+    boot, or no longer holds: the numbers of those are missing in the ring.
     """
 
     def __init__(self, region, guard=None, coalesce_ms=60000):
@@ -232,17 +232,39 @@ class Evidence:
         return True
 
     def _affirm(self):
-        """Program the newest record again, once a boot: the chain goes on from what stays."""
+        """Program the newest record again, once a boot: the chain goes on from what stays.
+
+        One that does not read back is counted as a gap, and the one before it takes its place.
+        """
         if self._firm:
             return
         self._firm = True
-        if self._number:
-            record = self._region.read(self._off(self._number), SIZE)
-            try:
-                self._region.write_checked(self._off(self._number), record)
-            except FlashError as error:
-                if error.code != "readback":
-                    raise
+        # As far as a sector that fails as a whole reaches.
+        for _ in range(self._per_sector + 1):
+            if not self._number or self._holds(self._number):
+                return
+            self.gaps += 1
+            self._number = self._before(self._number)
+            self._hash = self._chain_of(self._number) if self._number else _ZEROS
+        # Nothing to go on from: what can still be read is not erased, what happens is counted.
+        self._number, self._hash, self._worn = 0, _ZEROS, True
+
+    def _holds(self, number):
+        off = self._off(number)
+        try:
+            self._region.write_checked(off, self._region.read(off, SIZE))
+        except FlashError as error:
+            if error.code != "readback":
+                raise
+            return False
+        return True
+
+    def _before(self, number):
+        """Return the greatest number below `number` of a record that can be read, 0 if none."""
+        for other in range(number - 1, max(0, number - self._slots), -1):
+            if self._valid(other):
+                return other
+        return 0
 
     def _next_number(self):
         """Return the next number whose slot was never touched, or the first of the next sector."""

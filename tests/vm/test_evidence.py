@@ -224,3 +224,57 @@ def test_worn_ring_counts_what_it_could_not_keep():
     ring = _ring(flash)
     assert ring.add("four") > 1
     _chain_holds(ring)
+
+
+class _FadingFlash(NorFlash):
+    """A program pushes the marginal cells at `fading` (offsets of bytes) over the edge."""
+
+    fading = ()
+
+    def program(self, addr, data):
+        NorFlash.program(self, addr, data)
+        for at in self.fading:
+            if addr <= at < addr + len(data):
+                self._buf[at] &= 0xFE
+
+
+def _faded(records, fading):
+    """(flash, ring of the boot in which the records of these numbers no longer read back)."""
+    flash = _FadingFlash(3 * _SECTOR, sector=_SECTOR, page=64)
+    ring = _ring(flash)
+    for _ in range(records):
+        ring.add("event")
+    flash.fading = [(number - 1) % 24 * SIZE + 6 for number in fading]
+    return flash, _ring(flash)
+
+
+def test_newest_record_that_does_not_read_back_is_counted_and_not_built_on():
+    flash, ring = _faded(3, [3])
+    kept = parse(ring.read(2, 1))[9]
+    assert ring.head() == (2, kept) and ring.gaps == 1
+    assert ring.add("after") == 4
+    after = ring.read(4, 1)
+    assert parse(after)[8] and follows(after, kept)
+    ring = _ring(flash)
+    assert ring.head() == (4, parse(after)[9]) and ring.gaps == 0
+
+
+def test_whole_sector_that_does_not_read_back_leaves_the_one_before():
+    _, ring = _faded(16, range(9, 17))
+    kept = parse(ring.read(8, 1))[9]
+    assert ring.head() == (8, kept) and ring.gaps == 8
+    assert ring.add("after") == 17 and follows(ring.read(17, 1), kept)
+
+
+def test_only_record_that_does_not_read_back_leaves_an_empty_ring():
+    _, ring = _faded(1, [1])
+    assert ring.head() == (0, bytes(16)) and ring.gaps == 1
+    assert ring.add("after") == 2 and follows(ring.read(2, 1), None)
+
+
+def test_ring_of_which_nothing_reads_back_is_counted_in_bounded_time():
+    flash, ring = _faded(24, range(1, 25))
+    done = flash.programs
+    assert ring.head() == (0, bytes(16)) and ring.gaps == 9
+    assert flash.programs - done == 9 and flash.erases == 3
+    assert ring.add("after") == 0 and ring.gaps == 10 and flash.erases == 3
