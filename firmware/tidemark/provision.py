@@ -22,7 +22,7 @@ def _answer(function):
         result["ok"] = True
     except TidemarkError as error:
         if isinstance(error, StateError):
-            stage0.base.record("provision", error.code)
+            stage0.base.record(error.code, "provision")
         result = {"ok": False, "code": error.code, "text": error.text}
     print(json.dumps(result))
 

@@ -58,10 +58,48 @@ def test_record_holds_what_was_recorded():
 
 def test_long_and_odd_fields_are_cut_to_size():
     ring = _ring(_flash())
-    number = ring.add("a-code-of-many-letters", bytes(40), SECURITY, 1 << 40, -1, 1 << 50, "storm")
+    number = ring.add("an-odd-event", bytes(40), SECURITY, 1 << 40, -1, 1 << 50, "storm")
     parts = parse(ring.read(number, 1))
-    assert parts[2:5] == ("a-code-of-ma", bytes(16), 0) and parts[7] == "unknown"
+    assert parts[2:5] == ("an-odd-event", bytes(16), 0) and parts[7] == "unknown"
     assert parse(ring.read(ring.add("line\nfeed"), 1))[2] == "invalid"
+
+
+def test_code_is_recorded_whole_and_takes_its_room_from_the_detail():
+    for detail in (b"", b"sixteen bytes \x00.", b"\x00"):
+        for size in (1, 12, 13, 23, 24):
+            code = "abcdefghijklmnopqrstuvwx"[:size]
+            behind = detail if size <= 12 else detail[: max(0, 16 - (size - 12) - 1)]
+            ring = _ring(_flash())
+            parts = parse(ring.read(ring.add(code, detail, SLOT, cause="watchdog"), 1))
+            assert parts[1:4] == (SLOT, code, behind) and parts[7] == "watchdog"
+
+
+def test_code_of_a_remote_event_is_counted_and_recorded_whole():
+    for code, detail, behind in (
+        ("timestamp-expired", b"update", b"update"),
+        ("timestamp-rollback", b"welcome", b"welco"),
+        ("of-twenty-four-letters-x", b"update", b""),
+    ):
+        ring = _ring(_flash(), coalesce_ms=1000)
+        ring.add("boot")
+        assert parse(ring.read(ring.add(code, detail, REMOTE), 1))[2:4] == (
+            code, b"\x00\x00\x00\x01" + behind
+        )
+        assert ring.add(code, detail, REMOTE) == 0
+
+
+def test_codes_that_begin_alike_are_counted_apart():
+    ring = _ring(_flash(), coalesce_ms=1000)
+    ring.add("boot")
+    for code in ("timestamp-expired", "timestamp-missing"):
+        assert parse(ring.read(ring.add(code, b"", REMOTE), 1))[2] == code
+
+
+def test_code_that_no_record_has_room_for_is_invalid():
+    ring = _ring(_flash())
+    ring.add("boot")
+    for kind in (SECURITY, REMOTE):
+        assert parse(ring.read(ring.add("c" * 25, b"", kind), 1))[2] == "invalid"
 
 
 def test_numbers_go_on_over_boots_and_laps():
