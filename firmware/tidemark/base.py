@@ -131,7 +131,7 @@ class Base:
             now, epoch, gaps = self.uptime_ms(), self.counter.epoch, self.evidence.gaps
             self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, now, self.cause)
             if not gaps and self.evidence.gaps:
-                print("tidemark: evidence-worn, what happens is only counted")
+                print("tidemark: evidence-worn, what the ring does not hold is counted")
         except TidemarkError as error:
             print("tidemark: evidence", error.code)
 
