@@ -78,7 +78,8 @@ async def test_lost_counter_is_safe_mode_and_nothing_is_sent(site: Site) -> None
     await site.said("safe (state-lost)", 30, since)
     assert await asyncio.to_thread(refusal, site) == "state-lost"
     assert heard(site) == before
-    await kept(site, "state-lost", b"")
+    await kept(site, "state-lost", b"provision")
+    assert recorded(site, "state-lost") == [b"", b"provision"]
     region = site.definition.regions["counter"]
     assert site.board.read_flash(region.offset, region.size) == b"\xff" * size
 
