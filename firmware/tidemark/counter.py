@@ -154,7 +154,7 @@ class Counter:
             if slot // self._per_sector == home:
                 return epoch
             view = self._region.view(slot * _SLOT, _SLOT)
-            if self._epoch_at(slot) or view == _BLANK or view == _CLEARED:
+            if self._epoch_at(slot) or view in (_BLANK, _CLEARED):
                 return later
             later += self._per_sector
         return epoch
