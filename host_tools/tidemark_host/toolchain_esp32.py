@@ -223,6 +223,8 @@ def sdkconfig(board: Board, csv: Path) -> str:
         "CONFIG_PARTITION_TABLE_MD5=y",
         "CONFIG_PARTITION_TABLE_CUSTOM=y",
         f'CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="{csv}"',
+        # Last, so that no board's own settings turn it on (boardfile.py, unsafe-option).
+        "CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK=n",
     ]
     options = [(_FRAGMENTS / f"sdkconfig.{name}").read_text() for name in _of(board).options]
     return "\n".join(lines) + "\n" + "".join(options)

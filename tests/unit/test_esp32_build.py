@@ -111,7 +111,6 @@ def test_an_option_is_in_the_image_only_where_it_is_chosen() -> None:
     switch = {
         "secure-boot": "CONFIG_SECURE_BOOT_V2_ENABLED",
         "flash-encryption": "CONFIG_SECURE_FLASH_ENC_ENABLED",
-        "anti-rollback": "CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK",
     }
     assert set(switch) == set(OPTIONS)
     board = BY_NAME["TIDEMARK_ESP32"]
@@ -119,8 +118,18 @@ def test_an_option_is_in_the_image_only_where_it_is_chosen() -> None:
         text = toolchain_esp32.sdkconfig(with_options(board, *chosen), Path("x"))
         on = {option for option in OPTIONS if settings(text).get(switch[option]) == "y"}
         assert on == set(chosen)
+        # The last word in ESP-IDF's settings: it can't be had by a board's own either.
+        assert settings(text)["CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK"] == "n"
     for shipped in BOARDS:
         assert shipped.esp32 and shipped.esp32.options == ()
+
+
+def test_radios_calibration_is_not_encrypted_with_keys_that_no_partition_has() -> None:
+    """ESP-IDF would turn it on, and find no partition of keys: no nvs, no radio."""
+    board = with_options(BY_NAME["TIDEMARK_ESP32"], "flash-encryption")
+    text = toolchain_esp32.sdkconfig(board, Path("x"))
+    assert settings(text)["CONFIG_NVS_ENCRYPTION"] == "n"
+    assert board.esp32 and all((row.type, row.subtype) != (1, 4) for row in board.esp32.partitions)
 
 
 # -- what is missing
