@@ -47,6 +47,13 @@ class EncryptedNor(NorFlash):
         table = b"".join(unit.to_bytes(UNIT, "little") for unit in units)
         self._tweaks = self._cipher.encryptor().update(table)
 
+    def twin(self) -> EncryptedNor:
+        """Return another flash whose cells hold what these read now; nothing in it is weak."""
+        made = EncryptedNor(bytearray(self._buf), self.sector, self.page)
+        made._encrypted, made._mapped = self._encrypted, self._mapped
+        made._tweaks = self._tweaks
+        return made
+
     def encrypt_in_place(self, region: Region) -> None:
         """Do to a region what the first start does to it (esp_flash_encrypt_region)."""
         for addr in range(region.offset, region.offset + region.size, self.sector):
