@@ -41,6 +41,7 @@ _MAX_WORD = 0xFFFFFFFF
 _MAX_FAILURES = const(4)
 # Records with a good sum that may turn out not to continue the chain, when recovering.
 _MAX_STRAYS = const(8)
+_MAX_LOOKS = const(4)
 # Codes that are counted apart; further ones share the code "other".
 _MAX_CODES = const(16)
 _OTHER = "other"
@@ -79,11 +80,12 @@ class Evidence:
         below = _MAX_NUMBER + 1
         for _ in range(_MAX_STRAYS):
             number = self._newest(below)
-            if not number or self._continues(number):
+            record = self._record(number) if number else None
+            if not number or (record and self._continues(record, number)):
                 break
             below = number
-        self._number = self._used = number
-        self._hash = self._chain_of(number) if number else _ZEROS
+        self._used = number
+        self._take(record, number)
         self._remote = self._count_remote()
         return number
 
@@ -124,8 +126,7 @@ class Evidence:
         count = min(count, MAX_READ)
         out = bytearray()
         for number in range(max(1, first), min(first + count, self._number + 1)):
-            if self._valid(number):
-                out.extend(self._view(number))
+            out.extend(self._record(number) or b"")
         return bytes(out)
 
     def oldest(self):
@@ -250,27 +251,37 @@ class Evidence:
             if not self._number or self._holds(self._number):
                 return
             self.gaps += 1
-            self._number = self._before(self._number)
-            self._hash = self._chain_of(self._number) if self._number else _ZEROS
+            self._before()
         # Nothing to go on from: what can still be read is not erased, what happens is counted.
-        self._number, self._hash, self._worn = 0, _ZEROS, True
+        self._take(None, 0)
+        self._worn = True
 
     def _holds(self, number):
-        off = self._off(number)
+        record = self._record(number)
+        # Torn cells may read differently by now: what is programmed is what was found.
+        if not record or record[_BODY_SIZE:_CRC_OFF] != self._hash:
+            return False
         try:
-            self._region.write_checked(off, self._region.read(off, SIZE))
+            self._region.write_checked(self._off(number), record)
         except FlashError as error:
             if error.code != "readback":
                 raise
             return False
         return True
 
-    def _before(self, number):
-        """Return the greatest number below `number` of a record that can be read, 0 if none."""
-        for other in range(number - 1, max(0, number - self._slots), -1):
-            if self._valid(other):
-                return other
-        return 0
+    def _before(self):
+        """Go on from the greatest number below this one of a record that can be read."""
+        record = None
+        for number in range(self._number - 1, max(0, self._number - self._slots), -1):
+            record = self._record(number)
+            if record:
+                break
+        self._take(record, number if record else 0)
+
+    def _take(self, record, number):
+        """Have the chain go on from `record`, None: from nothing."""
+        self._number = number if record else 0
+        self._hash = record[_BODY_SIZE:_CRC_OFF] if record else _ZEROS
 
     def _next_number(self):
         """Return the next number whose slot was never touched, or the first of the next sector."""
@@ -296,13 +307,21 @@ class Evidence:
                         best = number
         return best
 
-    def _continues(self, number):
-        """Return whether the chain does not speak against record `number`."""
-        record = self._region.read(self._off(number), SIZE)
-        if record[4] & _SEGMENT or number == 1 or not self._valid(number - 1):
+    def _continues(self, record, number):
+        """Return whether the chain does not speak against `record`, the one of this number."""
+        before = self._record(number - 1) if number > 1 and not record[4] & _SEGMENT else None
+        if not before:
             return True
-        chain = _chain(self._chain_of(number - 1), record[:_BODY_SIZE])
+        chain = _chain(before[_BODY_SIZE:_CRC_OFF], record[:_BODY_SIZE])
         return chain == record[_BODY_SIZE:_CRC_OFF]
+
+    def _record(self, number):
+        """Return record `number` as one look finds it (64 bytes), None where none finds it."""
+        for _ in range(_MAX_LOOKS):
+            record = self._region.read(self._off(number), SIZE)
+            if is_valid(record, number):
+                return record
+        return None
 
     def _valid(self, number):
         return is_valid(self._view(number), number)
@@ -316,9 +335,6 @@ class Evidence:
             if self._valid(number) and self._view(number)[4] & 3 == REMOTE:
                 count += 1
         return count
-
-    def _chain_of(self, number):
-        return bytes(self._view(number)[_BODY_SIZE:_CRC_OFF])
 
     def _off(self, number):
         return (number - 1) % self._slots * SIZE
