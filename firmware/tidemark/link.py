@@ -4,6 +4,7 @@
 
 from umqtt import simple
 
+from .backoff import pause
 from .compat import const, ticks_add, ticks_diff, ticks_ms
 from .errors import LinkError
 from .wire import Wire
@@ -276,7 +277,7 @@ class Link:
 
     def _back_off(self):
         """Set the next attempt: doubling up to a minute, half of it fixed, half at random."""
-        pause = min(_BACKOFF_FIRST_MS << min(self._failures, 7), _BACKOFF_LAST_MS)
+        now = ticks_ms()
+        wait = pause(self._failures, _BACKOFF_FIRST_MS, _BACKOFF_LAST_MS, self._random, now)
         self._failures += 1
-        share = int.from_bytes(self._random(2), "big")
-        self._retry_at = ticks_add(ticks_ms(), pause // 2 + (pause // 2 * share >> 16))
+        self._retry_at = ticks_add(now, wait)
