@@ -6,7 +6,7 @@ from umqtt import simple
 
 from .backoff import pause
 from .compat import const, ticks_add, ticks_diff, ticks_ms
-from .errors import LinkError
+from .errors import LinkError, StateError
 from .wire import Wire
 
 _PAYLOAD_MAX = const(4096)
@@ -210,7 +210,8 @@ class Link:
             client.connect()
             for topic in self._topics:
                 self._subscribe(topic)
-        except (LinkError, OSError, AssertionError, simple.MQTTException) as e:
+        except (LinkError, StateError, OSError, AssertionError, simple.MQTTException) as e:
+            # StateError: no random number, as for the question to a name server.
             self._fall(e)
             return
         self._pinged = None

@@ -8,7 +8,26 @@ import dataclasses
 import pytest
 
 from tidemark_host import provision
+from tidemark_host.hil import images
 from tidemark_host.hil.site import Site
+
+# The air does this to the virtual ESP32; what would take minutes takes seconds while it lasts.
+WEDGED = """
+
+import network
+network.wedge()
+
+
+def tasks(base, _tasks=tasks):
+    import time
+    from tidemark.supervisor import Task
+
+    def wait():
+        if network.wedged():
+            time.leap(4900)
+
+    return _tasks(base) + [Task("wait", wait, 100, 60000)]
+"""
 
 
 async def test_wrong_password_is_told_and_counted_and_mended_at_the_console(
@@ -60,3 +79,34 @@ async def test_wrong_password_is_told_and_counted_and_mended_at_the_console(
     text = "".join(line.text for line in site.board.serial_log)
     assert wrong.password not in text
     assert wifi.password not in text
+
+
+async def test_radio_that_says_it_is_joined_and_passes_nothing_is_switched_off_and_on(
+    blank_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = blank_site
+    if site.target.name != "virtual-esp32":
+        pytest.skip("nothing here makes this board's radio do that")
+    monkeypatch.setitem(images.FAULTS, "wedged", WEDGED)
+
+    def begin() -> provision.Born:
+        site.flash(site.image("v1.0.0", "wedged"), "1.0.0")
+        with site.board.repl(timeout=10 * site.target.patience) as console:
+            born = provision.begin(console)
+            provision.finish(console, site.anchors, site.link_settings())
+        site.board.reset()
+        return born
+
+    born = await asyncio.to_thread(begin)
+    site.id, site.public = born.id, born.public
+    site.inventory.enroll(born.public, born.board, "bench")
+    await site.claimed(mode="normal", timeout=90)
+    said = [line.text.strip() for line in site.board.serial_log]
+    words = [text.split()[-1] for text in said if text.startswith("tidemark: wifi ")]
+    # Joined anew, which does not help, then off and on, which does.
+    assert words == ["joined", "no-answer", "joined", "no-answer", "joined"]
+    events = await asyncio.to_thread(site.evidence)
+    codes = [event.code for event in events]
+    assert "no-answer" in codes and not {"crash", "app-fault", "rescue"} & set(codes)
+    assert codes.count("boot") == 2  # that of the provisioning, and one that never ended
+    assert "watchdog" not in [event.cause for event in events]

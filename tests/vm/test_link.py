@@ -364,6 +364,18 @@ def test_link_tries_again_while_the_radio_refuses_randomness():
     rig.close()
 
 
+def test_socket_that_needs_randomness_and_gets_none_is_a_failed_attempt():
+    rig = Rig()
+
+    def unasked(host, port, timeout_s):
+        raise StateError("random-radio", "no random numbers while the radio is off")
+
+    rig.link._open_socket = unasked
+    rig.link.step()
+    assert rig.link.state == "down" and rig.link.error == "io"
+    rig.close()
+
+
 def test_waits_for_its_pause_before_it_connects():
     rig = Rig()
     rig.link.delay(60000)
