@@ -251,11 +251,17 @@ def test_peer_that_never_answers_is_given_up_in_time():
 
 def test_board_without_a_route_has_heard_nobody():
     net = Unanswered()
-    net.errno = sockets.errno.EHOSTUNREACH
     heard = []
     real, sockets.socket = sockets.socket, net
     try:
-        code = refused(sockets.connect, [None], ticks_ms(), lambda: heard.append(1))
+        for number, answers in (
+            (sockets.errno.EHOSTUNREACH, 0),
+            (sockets.errno.ENOMEM, 0),
+            (sockets.errno.ECONNREFUSED, 1),
+        ):
+            net.errno = number
+            code = refused(sockets.connect, [None], ticks_ms(), lambda: heard.append(1))
+            assert code == "refused" and len(heard) == answers, number
     finally:
         sockets.socket = real
-    assert code == "refused" and not heard and net.closed == 1
+    assert net.closed == 3
