@@ -7,7 +7,7 @@ from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
 from tidemark.errors import StateError, TidemarkError
-from tidemark.evidence import MAX_CODE, MAX_READ, REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
+from tidemark.evidence import MAX_READ, REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
@@ -134,7 +134,7 @@ class Base:
             now, epoch, gaps = self.uptime_ms(), self.counter.epoch, self.evidence.gaps
             self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, now, self.cause)
             if not gaps and self.evidence.gaps:
-                print("tidemark: evidence-worn, what happens is only counted")
+                print("tidemark: evidence-worn, what the ring does not hold is counted")
         except TidemarkError as error:
             print("tidemark: evidence", error.code)
 
@@ -143,10 +143,7 @@ class Base:
         and recorded, once a boot each, so that it pushes nothing else out of the ring."""
         if error.code not in self._refused:
             self._refused.add(error.code)
-            if len(error.code) > MAX_CODE:
-                self.record("refused", error.code)  # a detail has room for it
-            else:
-                self.record(error.code, detail)
+            self.record(error.code, detail)
             print("tidemark: %s (%s)" % (error, detail))
 
     def record_all(self, events):

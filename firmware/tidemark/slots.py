@@ -295,15 +295,19 @@ class Slots:
     def provision(self, release):
         """The factory image in slot 0, verified against the root, becomes the first confirmed
         one."""
+        self.check_provision(release)
         if self.confirmed != NONE:
-            if self._releases[self.confirmed] == release:
-                return
-            raise SlotError("provisioned", "an image is confirmed already")
+            return
         self._states[0] = CONFIRMED
         self._releases[0] = release
         self.confirmed = 0
         self._save()
         self._raise_floor()
+
+    def check_provision(self, release):
+        """Raises SlotError `provisioned` if another image is confirmed already."""
+        if self.confirmed != NONE and self._releases[self.confirmed] != release:
+            raise SlotError("provisioned", "an image is confirmed already")
 
     # -- booting
 
