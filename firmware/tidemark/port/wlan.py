@@ -70,10 +70,10 @@ def _nic():
         if "tried" in _state:
             # ESP-IDF's default interface is there by then, and a second one is an assertion that
             # fails (ports/esp32/network_wlan.c, esp_initialise_wifi; wifi_default.c).
-            raise LinkError(wifi.FAULT, "the radio's driver can't be had in this boot")
+            raise LinkError("radio-fault", "the radio's driver can't be had in this boot")
         _state["tried"] = True
         try:
             _state["nic"] = network.WLAN(network.STA_IF)
         except wifi.DRIVER_ERRORS:
-            raise LinkError(wifi.FAULT, "the radio's driver did not start")
+            raise LinkError("radio-fault", "the radio's driver did not start")
     return _state["nic"]
