@@ -54,6 +54,8 @@ _RESETS = {
     "rollback": "deliberate, after a trial had ended",
     "runtime": "to try the runtime of a release; without a trial behind it, that did not come up",
     "restore": "deliberate, back to the runtime that is confirmed",
+    "radio": "deliberate: the radio's driver had not started",
+    "radio-start": "the start of the radio's driver: it hung, or its abort was a reset",
     "request": "asked for by a person or a command",
 }
 

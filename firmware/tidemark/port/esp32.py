@@ -332,6 +332,11 @@ def start_timer(ms, callback):
 # -- network --------------------------------------------------------------------------------------
 
 
+def prepare_radio(allowed):
+    """Have the radio's driver take its memory now; with `allowed` False never in this boot."""
+    wlan.prepare(allowed)
+
+
 def radio(ssid, password, country, hostname):
     """Return the boot's wifi.Station; starts nothing."""
     return wlan.radio(Esp32(), random, ssid, password, country, hostname)
