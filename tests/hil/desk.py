@@ -12,6 +12,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ class Desk:
                 drives=lambda: bootsel.drives([self.drive]),
                 which=lambda name: None,
                 open=DeskRepl,
+                lock=nullcontext,
             )
 
         patch.setattr(places, "load_board", definition)
