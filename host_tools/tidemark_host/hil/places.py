@@ -25,7 +25,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -56,6 +56,7 @@ _MAX_BOARD = 32  # letters of a board's name
 _TRIES = 3
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
+_STEADY = ("runtime", "provisioning", "slot_a", "slot_b")  # not written by a board that starts
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _KNOWN = {"nickname", "board", "serial", "link", "baud", "power", "restore", "wifi", "address"}
 
@@ -266,6 +267,17 @@ class SerialTarget:
             self._wait()
         return self.here
 
+    def missing(self, off: bool) -> str:
+        """Return what of it is unplugged, "" for nothing. off: its switch has taken its console
+        away. Takes up to 10 s: a board that starts is away for a moment."""
+        if not off:
+            self.wake()
+            self._wait()
+        gone = [] if off or self.here else [f"its console ({self.place.serial})"]
+        if self.place.link and not port_of(self.place.link):
+            gone.append(f"the adapter on its link ({self.place.link})")
+        return " and ".join(gone)
+
     def _wait(self) -> None:
         """Wait for its port: a board that starts is away for a moment."""
         end = time.monotonic() + BACK_S
@@ -372,18 +384,42 @@ class ToolFlasher:
                 with board.released():
                     write_esp32(Found(board.port, self._serial), self._definition, image)
                 return
-            with bench.open(board.console_path) as console:
-                parts = self._differing(console, image)
-                if not parts:
-                    remote.resume(console)
-                    return
-                wanted = flashing.Image(self._definition, parts)
-                if refusal := flashing.other_drive(wanted, bench):
-                    raise refusal
-                remote.enter_bootloader(console)
-            flashing.flash_drive(wanted, bench)
+            with ExitStack() as until_back:
+                with bench.open(board.console_path) as console:
+                    parts = self._differing(console, image)
+                    if not parts:
+                        remote.resume(console)
+                        return
+                    # A drive says of which chip it is, and not of which board.
+                    until_back.enter_context(bench.lock())
+                    wanted = flashing.Image(self._definition, parts)
+                    if refusal := flashing.other_drive(wanted, bench):
+                        raise refusal
+                    starts = len(board.resets)
+                    remote.enter_bootloader(console)
+                flashing.flash_drive(wanted, bench)
+                self._verify(board, image, starts, bench.back_s)
         except (flashing.FlashingError, DriveError, OSError) as error:
             raise BoardError("flasher", str(error)) from error
+
+    def _verify(self, board: SerialBoard, image: bytes, starts: int, timeout: float) -> None:
+        """Ask the board that comes back for what it does not write by itself: it has run since its
+        boot ROM took the last block. Raises FlashingError: `gone`, `verify`.
+
+        Never `console`, after which it would be written again: its counter would go back (I1).
+        """
+        try:
+            board.wait_start(starts, timeout)
+            with board.stopped(resume=not board.switched) as console:
+                for name in _STEADY:
+                    region = self._definition.regions[name]
+                    content = image[region.offset : region.end]
+                    if _held(console, region.offset, region.size) != bytes_digest(content):
+                        raise flashing.FlashingError(
+                            "verify", f"{self._serial} does not hold what was flashed: {name}"
+                        )
+        except BoardError as error:
+            raise flashing.FlashingError("gone", f"flashed, but not asked: {error}") from error
 
     def _differing(self, console: Repl, image: bytes) -> dict[int, bytes]:
         """Return offset: sector of each region that the board does not hold already."""
@@ -423,20 +459,6 @@ def port_of(serial: str) -> str:
     """Return the port with a USB serial number, "" when it is not plugged in."""
     found = [port.device for port in serial_ports() if port.serial_number == serial]
     return found[0] if found else ""
-
-
-def keep(board: SerialBoard, definition: Definition) -> bytes:
-    """Return all that a board's flash holds; b"" for one that runs nothing of ours.
-
-    The board stays stopped, under its lease: had it used its counter after this, the flash that is
-    written back would issue the same values again (I1).
-    """
-    try:
-        return board.read_flash(0, definition.flash_size, resume=False)
-    except BoardError as error:
-        if error.code != "exec":
-            raise
-        return b""
 
 
 def recover(board: SerialBoard, timeout: float = 10.0) -> str:
