@@ -74,9 +74,9 @@ def test_nothing_is_taken_off_a_board_whose_copy_can_not_be_written(
     desk: Desk, board: SerialBoard, tmp_path: Path
 ) -> None:
     put(board, b"its key")
-    (tmp_path / "file").touch()
+    (tmp_path / "1.new").mkdir()  # in the way
     with pytest.raises(BoardError) as refused:
-        found.keep(board, VIRTUAL, found.Copy("1", tmp_path / "file"), quiet)
+        found.keep(board, VIRTUAL, found.Copy("1", tmp_path), quiet)
     assert refused.value.code == "copy"
     assert part(desk.board.flash_path.read_bytes(), "counter").startswith(b"its key")
 

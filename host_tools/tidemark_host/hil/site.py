@@ -114,7 +114,7 @@ class Site:
         self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
-        # (epoch, index) forwarded before this site began: a board that was not told sends it again.
+        # (epoch, index) forwarded before this site began: a board not told of it sends it again.
         self.accepted_before: set[tuple[int, int]] = set()
         # Messages in flight when the gateway was killed: upstream may be given them twice.
         self.in_flight: set[tuple[int, int]] = set()
