@@ -115,11 +115,17 @@ def test_board_that_has_got_its_key_back_and_run_since_is_copied_anew(
     desk: Desk, board: SerialBoard, copy: found.Copy
 ) -> None:
     put(board, b"its key")
-    copy.write(desk.board.flash_path.read_bytes())
+    older = desk.board.flash_path.read_bytes()
+    copy.write(older)
     put(board, b"a later count", ("counter",))
-    kept = found.keep(board, VIRTUAL, copy, quiet)
+    said: list[str] = []
+    kept = found.keep(board, VIRTUAL, copy, said.append)
     assert part(kept, "counter").startswith(b"a later count")
     assert copy.path.read_bytes() == kept
+    # Had only a part of it been given back, the rest would be gone with the older copy.
+    (aside,) = set(copy.path.parent.iterdir()) - {copy.path}
+    assert aside.read_bytes() == older
+    assert str(aside) in said[0]
 
 
 def test_copy_of_another_kind_of_board_is_refused(board: SerialBoard, copy: found.Copy) -> None:

@@ -83,6 +83,11 @@ class Copy:
         """Return when it was made."""
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.path.stat().st_mtime))
 
+    def set_aside(self) -> Path:
+        """Make place for a newer one; return where this one is from now on."""
+        made = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.path.stat().st_mtime))
+        return self.path.rename(self.path.with_name(f"{self.path.stem}-{made}.bin"))
+
     def remove(self) -> None:
         """The board has it back."""
         self.path.unlink(missing_ok=True)
@@ -92,9 +97,11 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
     """Return what the board is given back at the end; it is in `copy` then, and off the board.
 
     A copy that an earlier run left is what the board was found with then: what it holds now is
-    that run's. Unless it holds the copy's key: then it got it back, and has run since. Raises
-    BoardError: `foreign` for a board that runs nothing of ours, which can't be read; `copy`;
-    `keep` for one whose state can't be taken off it; `console`.
+    that run's. Unless it is provisioned as the copy is: then it got that back, and has run since;
+    all of it or a part, so the older copy is set aside, never removed.
+
+    Raises BoardError: `foreign` for a board that runs nothing of ours, which can't be read;
+    `copy`; `keep` for one whose state can't be taken off it; `console`.
     """
     left = copy.read(definition)
     with board.stopped(resume=False) as console:
@@ -117,6 +124,11 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
                 f"({copy.path})"
             )
             return left
+        if left:
+            say(
+                "a run did not see that this board has what it was found with, which goes on from "
+                f"what it holds now. The copy of then is {copy.set_aside()}"
+            )
         copy.write(content)
         if console.exec(_ERASE, _ERASE_S).split() != ["True"] * 3:
             raise BoardError("keep", f"its state can't be erased; a copy of it is {copy.path}")
@@ -124,7 +136,7 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
 
 
 def _got_back(console: Repl, definition: Definition, left: bytes) -> bool:
-    """Say whether a board holds the key of a copy."""
+    """Say whether a board is provisioned as a copy of it is."""
     region = definition.regions["provisioning"]
     own = left[region.offset : region.end]
     return bool(own.strip(b"\xff")) and read(console, region.offset, region.size) == own
