@@ -96,7 +96,8 @@ def test_board_that_starts_after_it_was_copied_keeps_its_state(
     put(board, b"its count", ("counter",))
     with pytest.raises(BoardError) as refused:
         found.keep(board, VIRTUAL, copy, quiet)
-    assert refused.value.code == "console"
+    assert refused.value.code == "keep"
+    assert str(copy.path) in str(refused.value)
     assert part(desk.board.flash_path.read_bytes(), "counter").startswith(b"its count")
 
 

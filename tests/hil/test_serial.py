@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import fcntl
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.boards.usb_serial import wait
+from tests.boards.usb_serial import Port, wait
 from tests.conftest import REPO
 from tests.hil.desk import SERIAL, Desk, DeskRepl
 from tests.hil.runs import leaves_as_found, suite
@@ -344,6 +345,16 @@ def test_power_cycle_is_a_reset_without_a_switch_and_says_which(
     assert (tmp_path / "off").exists()
     assert (tmp_path / "on").exists()
     assert "power by touch" in target.describe()
+
+
+async def test_what_happens_on_the_link_is_in_the_boards_log(
+    desk: Desk, board: SerialBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = dataclasses.replace(places.read(write(tmp_path, BENCH))[0], link="A50285BI")
+    ports = [*places.serial_ports(), Port(str(tmp_path / "none"), "A50285BI")]
+    monkeypatch.setattr(places, "serial_ports", lambda: ports)
+    async with places.SerialTarget(place).link(board, (1883,)):
+        await asyncio.to_thread(board.serial_log.wait_for, "link waiting port=")
 
 
 def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> None:

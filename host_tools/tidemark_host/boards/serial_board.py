@@ -195,7 +195,7 @@ class SerialBoard(ServedBoard):
         self._cancel_cut()
         self._power.off()
         self._is_on = False
-        self._note("power off")
+        self.note("power off")
 
     def reset(self) -> None:
         """Reset by the REPL; where none answers by the port's lines, or a switch of the supply."""
@@ -206,12 +206,12 @@ class SerialBoard(ServedBoard):
                     console.exec(_RESET, 1.0)
         except BoardError:
             if self._lines is not None:
-                self._note("no REPL: reset by the lines of its port")
+                self.note("no REPL: reset by the lines of its port")
                 self.kick()
                 return
             if self._power is None:
                 raise
-            self._note("no REPL: power off and on")
+            self.note("no REPL: power off and on")
             self.power_off()
             self.power_on()
 
@@ -406,7 +406,8 @@ class SerialBoard(ServedBoard):
     def _expect(self, cause: str) -> None:
         self._service.do(lambda: self._starts.expect(cause))
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Say in its log what was done to it, or saw it."""
         self._service.do(lambda: self.serial_log.note(text))
 
     def _cancel_cut(self) -> None:

@@ -101,7 +101,7 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
     all of it or a part, so the older copy is set aside, never removed.
 
     Raises BoardError: `foreign` for a board that runs nothing of ours, which can't be read;
-    `copy`; `keep` for one whose state can't be taken off it; `console`.
+    `copy`; `keep` for one whose state was not taken off it as a whole; `console`.
     """
     left = copy.read(definition)
     with board.stopped(resume=False) as console:
@@ -130,8 +130,13 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
                 f"what it holds now. The copy of then is {copy.set_aside()}"
             )
         copy.write(content)
-        if console.exec(_ERASE, _ERASE_S).split() != ["True"] * 3:
-            raise BoardError("keep", f"its state can't be erased; a copy of it is {copy.path}")
+        try:
+            erased = console.exec(_ERASE, _ERASE_S).split()
+        except BoardError as error:  # it has started, or a part of it is gone: the next run sees
+            erased = [str(error)]
+        if erased != ["True"] * 3:
+            told = " ".join(erased)
+            raise BoardError("keep", f"its state stays ({told}); a copy of it is {copy.path}")
     return content
 
 

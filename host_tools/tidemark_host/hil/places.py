@@ -342,7 +342,12 @@ class SerialTarget:
         port = port_of(self.place.link)
         if not port:
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
-        return Bridge(port, [(HOST, number) for number in ports])
+
+        def say(event: str, values: Mapping[str, Any]) -> None:
+            told = " ".join(f"{name}={value}" for name, value in values.items())
+            cast("SerialBoard", board).note(f"link {event} {told}")
+
+        return Bridge(port, [(HOST, number) for number in ports], say=say)
 
 
 def _run(port: str) -> None:

@@ -236,6 +236,8 @@ def held(
         else:
             flash = b""
             say("will not be left as it was found: restore = false in bench.toml")
+            if copy.path.exists():
+                say(f"an earlier run left a copy, which is not given back either: {copy.path}")
     yield target
     try:
         with target.open(folder) as board:
