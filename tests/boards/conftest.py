@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def desk(virtual: Board, repository: Repository, tmp_path: Path) -> Iterator[Des
                 drives=lambda: bootsel.drives([drive]),
                 which=lambda name: None,
                 open=DeskRepl,
+                lock=nullcontext,
             )
             yield Desk(board, usb, rom, definition, repository, image, bench, port)
 
