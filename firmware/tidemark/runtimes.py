@@ -236,7 +236,8 @@ class Runtimes:
         confirmed: the confirmed application's `Release`, or None. Returns a list of (event,
         detail). A bootloader that refuses costs the next runtime update, not this boot.
         """
-        events = self.promote(confirmed) + self._disown()
+        events = self.promote(confirmed)
+        events += self._disown()
         charge = self._otadata.in_charge()
         if self.running != self.confirmed or self._is_settled():
             return events

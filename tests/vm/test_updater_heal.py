@@ -9,10 +9,12 @@ from test_updater import BOARD, content
 from test_updater_runtime import SIZE, PairRig
 
 from tidemark import cbor, otadata
+from tidemark.base import Base
 from tidemark.flash import Region
 from tidemark.otadata import ABORTED, NEW, PENDING, UNDEFINED, VALID
 from tidemark.slots import Release
 from tidemark.target import runtime_path
+from tidemark.updates import Updates
 
 DATA = content(102, SIZE)
 DIGEST = hashlib.sha256(DATA).digest()
@@ -327,3 +329,62 @@ def test_digest_of_a_runtime_that_was_replaced_by_cable_heals_nothing():
     lost = LostRig()
     assert lost.runtimes.settle(lost.slots.confirmed_release) == []
     assert lost.journal.get("runtime") == lost.record
+
+
+class Plain:
+    """Whatever a part of the base asks for."""
+
+    def __init__(self, **known):
+        for name, value in known.items():
+            setattr(self, name, value)
+
+
+class Bare(Updates):
+    """The update task at a point of its life."""
+
+    def __init__(self, base, outcome, state=0):
+        self._base = base
+        self.updater = Plain(outcome=outcome, error=None)
+        self._state, self._due, self._period_ms, self._told = state, 0, 1000, 0
+
+
+def test_healed_board_reports_and_resets_into_the_confirmed_runtime():
+    told = []
+    base = Plain(
+        record=lambda *event: told.append(event[:2]),
+        reset=lambda reason: told.append(reason),
+        connection=Plain(report_soon=lambda: None, reports_acked=1, reporting=0),
+        slots=Plain(in_trial=False, retry_due=False, retries=0),
+        uptime_ms=lambda: 1000,
+    )
+    updates = Bare(base, "healed")
+    updates._finish(1000)
+    assert updates.running
+    updates.step()
+    assert told == [("update", "healed")]
+    base.connection.reports_acked = 2
+    updates.step()
+    assert told == [("update", "healed"), "restore"]
+
+
+def test_no_other_reset_cuts_a_healing_off():
+    running = 2
+    for lost, outcome, state, healing in (
+        (True, "none", 0, True),
+        (True, "closed", running, True),
+        (True, "closed", 0, False),
+        (False, "none", running, False),
+    ):
+        told = []
+        updates = Bare(Plain(runtimes=Plain(is_lost=lost)), outcome, state)
+        assert updates.healing is healing
+        base = Plain(
+            updates=updates,
+            slots=Plain(acknowledged=lambda ms: [], retry_due=True, retries=0),
+            connection=Plain(idle=True, first_ack_ms=0),
+            reset=lambda reason: told.append(reason),
+            _retry_at=1,
+        )
+        Base._former_acknowledged(base, 1000)
+        assert told == ([] if healing else ["update"])
+    assert not Bare(Plain(runtimes=None), "none").healing
