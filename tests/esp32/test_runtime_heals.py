@@ -178,7 +178,8 @@ def test_no_power_cut_has_a_forged_one_started() -> None:
 def test_no_two_power_cuts_keep_it_from_being_healed(start: int, hard: bool) -> None:
     story = Lost(start=start)
     flash, known = lost(story, weak=True, hard=hard)
-    seen = explore(flash, story, 2, (UNDONE, DONE), known, kind=Rescued)
+    # What a journal makes of a record that was written in part is its own tests' affair.
+    seen = explore(flash, story, 2, (UNDONE, DONE), known, torn=range(7), kind=Rescued)
     assert seen.rests == {"confirmed"}
 
 
