@@ -354,6 +354,8 @@ class Updater:
             raise TrustError("target-hash", "the mirror served something else")
         if head:
             _program(region, base, head)
+            progress.good = release.length
+            progress.save()
 
     def _first(self, path, release, head):
         """The first bytes of a target whose later ones are in the slot already."""
@@ -417,7 +419,9 @@ class Updater:
             raise
         finally:
             response.close()
-        progress.good = at
+        # With its head still to come the slot counts for nothing: one whose write was cut off may
+        # read well now and blank later, so whoever goes on begins with erasing it.
+        progress.good = 0 if head else at
         if resumed:
             progress.erasures -= 1
         progress.save()

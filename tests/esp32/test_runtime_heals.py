@@ -173,6 +173,7 @@ def test_no_power_cut_has_a_forged_one_started() -> None:
 
 
 @pytest.mark.skipif(not DEEPER, reason="TIDEMARK_CUTS=1: minutes")
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("start", [0, 1])
 def test_no_two_power_cuts_keep_it_from_being_healed(start: int, hard: bool) -> None:
