@@ -25,6 +25,7 @@ _ERASURES_MAX = const(4)  # of a slot for one digest, within
 _WINDOW_S = const(86_400)  # this uptime
 _AGE_STEP_S = const(3600)
 _HASH_SLICE = const(4096)
+_MAGIC = const(0xE9)  # of an image that ESP-IDF's bootloader starts
 
 
 class Progress:
@@ -339,7 +340,7 @@ class Updater:
             head = None
         elif head and progress.good:
             # Good in part is never good with its head: that is somebody else's.
-            if region.is_blank(base, len(head)):
+            if region.view(base, 1)[0] != _MAGIC:
                 start = len(head)
                 yield from self._first(path, release, head)
                 hasher.update(head)
