@@ -396,7 +396,7 @@ class Base:
             self._retry_at = None
         elif self._retry_at is None:
             self._retry_at = now + (self._backoff_ms << min(self.slots.retries, 10))
-        elif now >= self._retry_at and self.connection.idle:
+        elif now >= self._retry_at and self.connection.idle and not self.updates.healing:
             # A freshly staged image has no retries behind it and goes through `Updates`; this is a
             # repeated trial.
             self.reset("trial" if self.slots.retries else "update")

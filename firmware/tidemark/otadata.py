@@ -44,7 +44,11 @@ def in_charge(entries):
         return None
     number = 0 if second is None or (first is not None and first[0] >= second[0]) else 1
     sequence, state = second if number else first
-    return number, ((sequence - 1) & 0xFFFFFFFF) % _SLOTS, state
+    return number, _slot_of(sequence), state
+
+
+def _slot_of(sequence):
+    return ((sequence - 1) & 0xFFFFFFFF) % _SLOTS
 
 
 class Otadata:
@@ -73,13 +77,25 @@ class Otadata:
         if charge:
             self._region.write_checked(charge[0] * self._region.sector, entries[charge[0]])
 
-    def clear_other(self):
-        """Erases the entry that is not in charge, whatever it reads: it may name the slot that is
-        written next. Without one in charge nothing is erased. Raises FlashError `readback`."""
-        charge = self.in_charge()
-        if charge:
-            other = 1 - charge[0]
-            self._region.erase(other)
-            # Not whether it is blank: with flash encryption an erased entry reads as noise.
-            if parse(self.read()[other]) is not None:
-                raise FlashError("readback", "the entry is still there")
+    def keep(self, slot):
+        """Leaves no entry but the one that names `slot`, so that the other slot may be written.
+
+        That one is affirmed first; the other is erased whatever it reads, since it may read
+        otherwise at the next boot. If none names `slot`, both are: with no entry the bootloader
+        takes what starts. Raises FlashError `readback`.
+        """
+        region, entries = self._region, self.read()
+        kept = None
+        for number in (0, 1):
+            found = parse(entries[number])
+            if found and _slot_of(found[0]) == slot:
+                if kept is None or found[0] > parse(entries[kept])[0]:
+                    kept = number
+        if kept is not None:
+            region.write_checked(kept * region.sector, entries[kept])
+        for number in (0, 1):
+            if number != kept:
+                region.erase(number)
+                # Not whether it is blank: with flash encryption an erased entry reads as noise.
+                if parse(self.read()[number]) is not None:
+                    raise FlashError("readback", "the entry is still there")

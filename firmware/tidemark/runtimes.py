@@ -68,6 +68,7 @@ class Runtimes:
         self.index = index
         self._confirmed = [self.running, index, b""]  # slot, index, SHA-256 if it is known
         self.candidate = None
+        self.is_lost = False  # in this boot: the confirmed one was called back and did not come
         self._known = False  # whether this is what the journal says: else nothing is written
 
     # -- persistence
@@ -164,10 +165,7 @@ class Runtimes:
         wanted = Candidate(WRITING, slot, *known)
         if self.candidate != wanted:
             self._save(self._confirmed, wanted)
-        if not self._is_clear:
-            self._firmly(self._otadata.affirm)
-            self._firmly(self._otadata.clear_other)
-            self._is_clear = True
+        self._clear()
         return slot
 
     def finish_write(self):
@@ -182,13 +180,53 @@ class Runtimes:
         if self.candidate:
             self._save(self._confirmed, None)
 
-    def _firmly(self, change):
+    def _clear(self):
+        """The bootloader is left no entry but that of what runs. Once a boot, as it erases."""
+        if not self._is_clear:
+            self._firmly(self._otadata.keep, self.running)
+            self._is_clear = True
+
+    def _firmly(self, change, *args):
         try:
-            change()
+            change(*args)
         except FlashError as error:
             if error.code != "readback":
                 raise
             raise StateError("otadata-worn", "an entry does not hold what was written")
+
+    # -- healing
+
+    @property
+    def confirmed_index(self):
+        """Index (int) that the journal knows the confirmed runtime by."""
+        return self._confirmed[1]
+
+    def check_heal(self, release):
+        """Raises SlotError unless this authorised runtime may be written over the confirmed one.
+
+        release: the runtime's `Release`, or None if the metadata lists none. Codes: "not-lost",
+        "rt-no-digest" (it came with the board or by cable: nobody signed what is confirmed),
+        "rt-unlisted" (no other digest than the confirmed one heals), "runtime-too-large".
+        """
+        if not self.is_lost or self.running == self.confirmed:
+            raise SlotError("not-lost", "slot %d runs" % self.running)
+        if not self._confirmed[2]:
+            raise SlotError("rt-no-digest", "runtime %d" % self._confirmed[1])
+        if release is None or release.digest != self._confirmed[2]:
+            raise SlotError("rt-unlisted", "runtime %d" % self._confirmed[1])
+        if release.length > self.regions[self.confirmed].size:
+            raise SlotError("runtime-too-large", "%d bytes" % release.length)
+
+    def begin_heal(self, release):
+        """Leaves the bootloader no entry that names the confirmed slot. Returns the slot (0 or 1)
+        to be written; then `restore("")` brings it back. Argument and errors: `check_heal`.
+
+        Nothing is journalled: what is confirmed stays so, and a power cut leaves the board where
+        it was.
+        """
+        self.check_heal(release)
+        self._clear()
+        return self.confirmed
 
     # -- booting
 
@@ -199,6 +237,7 @@ class Runtimes:
         detail). A bootloader that refuses costs the next runtime update, not this boot.
         """
         events = self.promote(confirmed)
+        events += self._disown()
         charge = self._otadata.in_charge()
         if self.running != self.confirmed or self._is_settled():
             return events
@@ -213,6 +252,18 @@ class Runtimes:
         except StateError as error:
             return events + [("ota-refused", error.text)]
         return events + [("ota-settled", "slot %d" % self.running)]
+
+    def _disown(self):
+        """A runtime that came by cable is not the one whose digest is recorded: that must not heal
+        it. Returns events."""
+        slot, index, digest = self._confirmed
+        if not digest or index == self.index or not self.is_confirmed:
+            return []
+        try:
+            self._save([slot, index, b""], self.candidate)
+        except StateError as error:
+            return [(error.code, "runtime")]
+        return [("runtime", "by cable")]
 
     def has_arrived(self, reason):
         """True in the first boot of a candidate: the boot of its trial goes on in it."""
@@ -260,13 +311,16 @@ class Runtimes:
             raise SlotError("runtime-unknown", "which runtime is confirmed cannot be read")
         charge = self._otadata.in_charge()
         if reason == "restore":
+            self.is_lost = True
             raise SlotError("runtime-lost", "slot %d does not start" % self.confirmed)
         if charge and (charge[2] == PENDING or charge[1] != self.running):
             return "restore"  # the bootloader rolls back by itself; a choice would prevent it
+        self._is_clear = False
         try:
             self._firmly(self._otadata.affirm)
             self._port.set_boot(self.confirmed)
         except StateError as error:
+            self.is_lost = True
             raise SlotError("runtime-lost", error.text)
         return "restore"
 

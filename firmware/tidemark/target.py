@@ -76,13 +76,11 @@ def min_runtime(entry):
 
 
 def parse_runtime(path, entry, board):
-    """The `Release` that a TARGETS entry of kind runtime authorises for `board`. Raises as
-    `parse_app`, "runtime-aborted" too."""
+    """The `Release` that a TARGETS entry of kind runtime names for `board`, taken back or not.
+    Raises as `parse_app`."""
     release = _parse("runtime", entry, board)
     if path != runtime_path(board, release.index):
         raise TrustError("wrong-index", "path and custom disagree")
-    if is_aborted(entry):
-        raise TrustError("runtime-aborted", "runtime %d" % release.index)
     return release
 
 

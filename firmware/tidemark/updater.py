@@ -25,6 +25,7 @@ _ERASURES_MAX = const(4)  # of a slot for one digest, within
 _WINDOW_S = const(86_400)  # this uptime
 _AGE_STEP_S = const(3600)
 _HASH_SLICE = const(4096)
+_MAGIC = const(0xE9)  # of an image that ESP-IDF's bootloader starts
 
 
 class Progress:
@@ -84,11 +85,12 @@ class Progress:
         if self.age >= _WINDOW_S:
             self.erasures = self.age = 0
 
-    def check(self):
+    def check(self, resumes=True):
         """Raises TrustError("erase-limit") when this digest has used up its erasures: 4 from the
         start of the slot, and as many again for runs that resume (they erase a few sectors).
+        resumes: False for a run that erases nothing.
         """
-        if self.erasures < (2 * _ERASURES_MAX if self.good else _ERASURES_MAX):
+        if self.erasures < (2 * _ERASURES_MAX if self.good and resumes else _ERASURES_MAX):
             return
         # Kept now and then, so that a board which restarts daily comes out of this, too.
         if self.age - self._saved >= _AGE_STEP_S:
@@ -107,7 +109,8 @@ class Updater:
     no argument during long computations, or None. runtimes: `runtimes.Runtimes`, or None on a
     board that keeps its runtime.
 
-    `outcome` is claim 1012: "none", "current", "staged", or an error code. `error` is the
+    `outcome` is claim 1012: "none", "current", "staged", "healed" (the board is to be reset with
+    "restore"), or an error code. `error` is the
     TidemarkError behind that.
     """
 
@@ -161,6 +164,10 @@ class Updater:
     def _run(self, now):
         yield from self.client.refresh(now)
         trusted = self.client.trusted
+        consistent = trusted.root.signed.get("consistent_snapshot", False)
+        if self.runtimes and self.runtimes.is_lost:
+            yield from self._heal(consistent)
+            return "healed"
         listings = [trusted.targets["targets"].signed["targets"]]
         if self.cohort:
             delegated = yield from self.client.delegated(self.cohort)
@@ -188,7 +195,6 @@ class Updater:
         slot = self.slots.target_slot()
         if release.length > self.regions[slot].size - image.HEADER_SIZE:
             raise TrustError("target-too-large", "%d bytes" % release.length)
-        consistent = trusted.root.signed.get("consistent_snapshot", False)
         pair = None
         if target.min_runtime(entry) > self.runtime:
             pair = self._find_runtime(target.min_runtime(entry), release, consistent)
@@ -201,6 +207,8 @@ class Updater:
         if entry is None:
             raise TrustError("runtime-missing", "runtime %d" % index)
         release = target.parse_runtime(path, entry, self.board)
+        if target.is_aborted(entry):
+            raise TrustError("runtime-aborted", "runtime %d" % index)
         if not target.in_cohort(release.digest, self.device_id, target.percentage(entry)):
             raise TrustError("runtime-not-offered", "runtime %d" % index)
         self.runtimes.check_candidate(release, app, self.slots.confirmed_release)
@@ -272,27 +280,93 @@ class Updater:
             progress.good = 0
         progress.check()
         slot = self.runtimes.begin_write(release, app, self.slots.confirmed_release)
+        yield from self._fetch_runtime(path, release, slot)
+        self.runtimes.finish_write()
+
+    def _heal(self, consistent):
+        """The confirmed runtime once more into its own slot, which does not start, byte for byte;
+        then the bootloader is told. Percentage and abort are not asked: they are about what is
+        taken, this is what the board has.
+        """
+        runtimes, progress = self.runtimes, self._runtime_progress
+        path, entry = self._runtime_entry(runtimes.confirmed_index)
+        release = target.parse_runtime(path, entry, self.board) if entry else None
+        runtimes.check_heal(release)
+        slot = runtimes.confirmed
+        progress.open(release.digest, slot)
+        whole = False
+        if progress.good >= release.length:
+            # Known from its installation, or from a run that was cut off before the choice.
+            whole = yield from self._is_whole(release, slot)
+            if not whole:
+                progress.good = 0
+        progress.check(not whole)
+        runtimes.begin_heal(release)
+        if not whole:
+            yield from self._fetch_runtime(target_file(entry, path, consistent), release, slot)
+        # Counts as an erasure: one that is whole and does not start is not chosen for ever.
+        progress.erasures += 1
+        progress.save()
+        runtimes.restore("")
+
+    def _fetch_runtime(self, path, release, slot):
+        progress = self._runtime_progress
         region = self.runtimes.regions[slot]
-        yield from self._fetch(path, release, region, 0, progress)
+        # What the bootloader starts is not for us to say: it asks the image for its own checksum.
+        head = bytearray(min(region.page, release.length))
+        yield from self._fetch(path, release, region, 0, progress, head)
         # Once more, as the flash holds it now: what was downloaded was hashed on its way.
-        hasher = hashlib.sha256()
-        yield from self._rehash(region, 0, release.length, hasher)
-        if hasher.digest() != release.digest:
+        whole = yield from self._is_whole(release, slot)
+        if not whole:
             progress.good = 0
             progress.save()
             raise ImageError("runtime-digest", "runtime %d" % release.index)
-        self.runtimes.finish_write()
 
-    def _fetch(self, path, release, region, base, progress):
-        """The target's bytes into `region` from `base` on, as far as they are missing."""
+    def _is_whole(self, release, slot):
+        """Whether a runtime slot holds this `Release`."""
         hasher = hashlib.sha256()
-        yield from self._rehash(region, base, progress.good, hasher)
+        yield from self._rehash(self.runtimes.regions[slot], 0, release.length, hasher)
+        return hasher.digest() == release.digest
+
+    def _fetch(self, path, release, region, base, progress, head=None):
+        """The target's bytes into `region` from `base` on, as far as they are missing.
+
+        head: buffer of the first page, which is programmed last, once the digest of it all is
+        known to be right: until then the region holds nothing that starts, whatever was served.
+        """
+        hasher = hashlib.sha256()
+        start = 0
+        if progress.good >= release.length:
+            head = None
+        elif head and progress.good:
+            # Good in part is never good with its head: that is somebody else's.
+            if region.view(base, 1)[0] != _MAGIC:
+                start = len(head)
+                yield from self._first(path, release, head)
+                hasher.update(head)
+            else:
+                progress.good = 0
+        yield from self._rehash(region, base + start, progress.good - start, hasher)
         if progress.good < release.length:
-            yield from self._download(path, release, region, base, progress, hasher)
+            yield from self._download(path, release, region, base, progress, hasher, head)
         if hasher.digest() != release.digest:
             progress.good = 0
             progress.save()
             raise TrustError("target-hash", "the mirror served something else")
+        if head:
+            _program(region, base, head)
+            progress.good = release.length
+            progress.save()
+
+    def _first(self, path, release, head):
+        """The first bytes of a target whose later ones are in the slot already."""
+        response = yield from self.targets.get(path, 0, release.length)
+        if response is None:
+            raise LinkError("target-missing", "not on this mirror")
+        try:
+            yield from self._fill(response, memoryview(head))
+        finally:
+            response.close()
 
     def _rehash(self, region, base, size, hasher):
         """What an earlier run left in the slot counts only as far as it is hashed now."""
@@ -300,7 +374,7 @@ class Updater:
             hasher.update(region.view(base + start, min(_HASH_SLICE, size - start)))
             yield
 
-    def _download(self, path, release, region, base, progress, hasher):
+    def _download(self, path, release, region, base, progress, hasher, head):
         """Bytes from `progress.good` on, each sector erased just before it is programmed.
 
         A run that erases something and gains no sector counts as an erasure of the slot, so that a
@@ -328,7 +402,12 @@ class Updater:
                 if at % sector == 0:
                     region.erase((base + at) // sector)
                     yield
-                _program(region, base + at, buf[:size])
+                held = 0
+                if head and not at:
+                    held = len(head)
+                    head[:] = buf[:held]
+                if held < size:
+                    _program(region, base + at + held, buf[held:size])
                 hasher.update(buf[:size])
                 at += size
                 if at % sector == 0 and at - progress.good >= _MARK_SECTORS * sector:
@@ -341,7 +420,9 @@ class Updater:
             raise
         finally:
             response.close()
-        progress.good = at
+        # With its head still to come the slot counts for nothing: one whose write was cut off may
+        # read well now and blank later, so whoever goes on begins with erasing it.
+        progress.good = 0 if head else at
         if resumed:
             progress.erasures -= 1
         progress.save()

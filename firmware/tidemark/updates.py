@@ -22,7 +22,8 @@ _LEAVING = const(3)
 class Updates:
     """The base's update task: one run at a time, never during a trial.
 
-    Needs an acknowledged session for its time token; `outcome` is claim 1012.
+    Needs an acknowledged session for its time token; `outcome` is claim 1012. After a run that
+    healed the confirmed runtime it resets the board into that.
     """
 
     def __init__(self, base, metadata_url, targets_url, period_ms):
@@ -54,8 +55,17 @@ class Updates:
 
     @property
     def outcome(self):
-        """Outcome code (str) of the last run: "none", "current", "staged" or an error's."""
+        """Outcome code (str) of the last run, as `Updater` names it."""
         return self.updater.outcome
+
+    @property
+    def healing(self):
+        """True until the first run of a boot whose confirmed runtime is lost has come to its end:
+        no other reset of ours shall cut it off."""
+        runtimes = self._base.runtimes
+        if runtimes is None or not runtimes.is_lost:
+            return False
+        return self.running or self.outcome == "none"
 
     @property
     def running(self):
@@ -88,7 +98,7 @@ class Updates:
             except StopIteration:
                 self._finish(now)
         elif base.connection.reports_acked > self._told or now >= self._due:
-            base.reset("update")
+            base.reset("restore" if self.outcome == "healed" else "update")
 
     def _begin(self, seconds):
         """Starts a run; without the time (None) it only walks the root chain (design 7)."""
@@ -100,7 +110,7 @@ class Updates:
         self._run = None
         outcome = self.outcome
         self._state, self._due = _IDLE, now + self._period_ms
-        if outcome == "staged":
+        if outcome in ("staged", "healed"):
             base.record("update", outcome, SLOT)
         elif isinstance(self.updater.error, StateError):
             base.refuse(self.updater.error, "update")
@@ -110,7 +120,8 @@ class Updates:
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()
         # A trial that is repeated has its back-off to wait for: the base's report task does that.
-        if outcome == "staged" and base.slots.retry_due and not base.slots.retries:
+        staged = outcome == "staged" and base.slots.retry_due and not base.slots.retries
+        if staged or outcome == "healed":
             # The report of the outcome leaves first, but not for ever.
             self._state, self._due = _LEAVING, now + 5_000
             # A report that is under way was made before this outcome.

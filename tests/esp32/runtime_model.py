@@ -279,7 +279,7 @@ class TrialBase(Base):
 
     def record(self, code: str, detail: str = "", kind: int = 0) -> None:
         if code == "rescue":
-            raise Violation(f"rescue: {detail}")
+            self._life.rescued(self, detail)
 
     def recover(self) -> None:
         if self.fails == "read":

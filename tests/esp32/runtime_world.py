@@ -83,7 +83,7 @@ class Life:
         self.story = story
         self.known = known
         self.running = -1
-        self._client = Client(story)
+        self.client = Client(story)
 
     def knows(self, **changes: Any) -> None:
         self.known = replace(self.known, **changes)
@@ -119,6 +119,10 @@ class Life:
         if known.trials < story.sound or known.confirming:
             return ""
         return story.former if number == OLD else story.fault
+
+    def rescued(self, base: Any, why: str) -> None:
+        """The base goes on without an application."""
+        raise Violation(f"rescue: {why}")
 
     def live(self) -> None:
         """Live it. Raises Violation. PowerCut: the caller's."""
@@ -263,10 +267,17 @@ class Life:
         slots.acknowledged(1000)
         if slots.retry_due:
             base.reset("trial" if slots.retries else "update")
+        outcome = self.update(base)
+        if outcome == "staged":
+            base.reset("trial" if slots.retries else "update")
+        self.knows(rest=self._rest(base, outcome))
+
+    def update(self, base: Any) -> str:
+        """Run the update that is due; return its outcome."""
         regions = base.regions["slot_a"], base.regions["slot_b"]
         updater = Updater(
-            BOARD, "0123456789abcdef", base.board.RUNTIME_INDEX, self._client, self._client,
-            slots, base.journal, regions, lambda: 0, runtimes=base.runtimes,
+            BOARD, "0123456789abcdef", base.board.RUNTIME_INDEX, self.client, self.client,
+            base.slots, base.journal, regions, lambda: 0, runtimes=base.runtimes,
         )  # fmt: skip
         for _ in range(2):
             for _ in updater.run(1):
@@ -274,9 +285,7 @@ class Life:
             # What a slot held beyond what it was known to hold is seen once, and written anew.
             if updater.outcome != "target-hash":
                 break
-        if updater.outcome == "staged":
-            base.reset("trial" if slots.retries else "update")
-        self.knows(rest=self._rest(base, updater.outcome))
+        return updater.outcome
 
     def _rest(self, base: Any, outcome: str) -> str:
         runtimes, slots = base.runtimes, base.slots
@@ -293,13 +302,19 @@ class Life:
         return f"{outcome}: {last[3]}" if last else outcome
 
 
-def settle(flash: Watched, story: Story, known: Known | None = None, lives: int = -1) -> Known:
+def settle(
+    flash: Watched,
+    story: Story,
+    known: Known | None = None,
+    lives: int = -1,
+    kind: type[Life] = Life,
+) -> Known:
     """Let a board live without a cut until it is at rest, or for so many lives. Raises
     Violation."""
     known = known or Known()
     while not known.rest and lives:
         lives -= 1
-        life = Life(flash, story, known)
+        life = kind(flash, story, known)
         life.live()
         known = life.known
     return known
@@ -342,6 +357,7 @@ def explore(
     known: Known | None = None,
     variants: Sequence[tuple[str, int]] = WEAK,
     torn: Collection[int] = range(SIZE // SECTOR),
+    kind: type[Life] = Life,
 ) -> Seen:
     """Live every life of a board, its power cut before or within each operation, at most `cuts`
     times, until each is at rest.
@@ -364,28 +380,33 @@ def explore(
         if point.known.rest:
             seen.rests.add(point.known.rest)
             for choice in choices:
-                _stays(flash, story, point, choice, seen)
+                _stays(flash, story, point, choice, seen, kind)
             continue
         for choice in choices:
-            sectors, after = _lived(flash, story, point, choice, seen)
+            sectors, after = _lived(flash, story, point, choice, seen, kind)
             stack.append(after)
             for at, sector in enumerate(sectors if point.cuts else ()):
                 for variant in variants if sector in torn else ((BEFORE, -1),):
                     cut = at, *variant
-                    stack.append(_lived(flash, story, point, choice, seen, cut)[1])
+                    stack.append(_lived(flash, story, point, choice, seen, kind, cut)[1])
     seen.states = len(met)
     return seen
 
 
 def _stays(
-    flash: Watched, story: Story, point: _Point, choice: tuple[str, ...], seen: Seen
+    flash: Watched,
+    story: Story,
+    point: _Point,
+    choice: tuple[str, ...],
+    seen: Seen,
+    kind: type[Life],
 ) -> None:
     """What is at rest comes to the same rest after the power was off; a mark of the former runtime
     that was cut off may take a restoration more. Raises Violation."""
     known = replace(point.known, rest="", lives=0, marker=0, cause="power-on")
     again = replace(point, known=known)
     while not again.known.rest:
-        again = _lived(flash, story, again, choice, seen)[1]
+        again = _lived(flash, story, again, choice, seen, kind)[1]
         choice = (choice[0],) * len(flash.weak_groups()) if choice else ()
     if again.known.rest != point.known.rest:
         path = "\n  ".join(again.path)
@@ -398,6 +419,7 @@ def _lived(
     point: _Point,
     choice: tuple[str, ...],
     seen: Seen,
+    kind: type[Life],
     cut: tuple[int, str, int] | None = None,
 ) -> tuple[list[int], _Point]:
     """One life from a point; return the sectors of its operations and the point at its end."""
@@ -406,7 +428,7 @@ def _lived(
     path = (*point.path, f"{choice} cut {cut} {point.known}")
     if cut:
         flash.plan_cut(*cut, 0x0F)
-    life = Life(flash, story, point.known)
+    life = kind(flash, story, point.known)
     flash.sectors = []
     try:
         life.live()

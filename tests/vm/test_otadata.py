@@ -74,27 +74,56 @@ def test_affirm_programs_the_entry_in_charge_again_with_its_own_bytes():
     assert ota.in_charge() == (1, 1, VALID)
 
 
-def test_affirm_and_clear_need_an_entry_in_charge():
+def test_affirm_needs_an_entry_in_charge():
     ota, flash = made(entry(1, VALID, 0), entry(2, ABORTED))
     before = flash.operations
     ota.affirm()
-    ota.clear_other()
     assert flash.operations == before
 
 
-def test_clear_erases_the_entry_that_is_not_in_charge_whatever_it_reads():
-    for other in (BLANK, entry(2, VALID), entry(2, ABORTED), entry(9, VALID, 1)):
+def test_keep_erases_the_other_entry_whatever_it_reads():
+    for other in (BLANK, entry(2, VALID), entry(2, ABORTED), entry(9, VALID, 1), entry(4, VALID)):
         ota, flash = made(entry(3, VALID), other)
-        ota.clear_other()
+        ota.keep(0)
         assert ota.read() == (entry(3, VALID), BLANK)
         assert flash.erases == 1
+        ota, flash = made(other, entry(3, VALID))
+        ota.keep(0)
+        assert ota.read() == (BLANK, entry(3, VALID))
+
+
+def test_keep_leaves_the_newer_of_two_and_none_that_names_the_other_slot():
+    for first, second, left in (
+        (entry(1, VALID), entry(3, VALID), (BLANK, entry(3, VALID))),
+        (entry(3, VALID), entry(3, NEW), (entry(3, VALID), BLANK)),
+        (entry(2, VALID), entry(1, ABORTED), (BLANK, BLANK)),
+        (entry(2, VALID), entry(4, VALID), (BLANK, BLANK)),
+    ):
+        ota, _ = made(first, second)
+        ota.keep(0)
+        assert ota.read() == left
+
+
+def test_what_is_kept_is_firm_before_anything_is_erased():
+    ota, flash = made(entry(1, VALID), entry(2, VALID))
+    erase = flash.erase
+    seen = []
+
+    def erased(addr):
+        seen.append((flash.operations, addr))
+        erase(addr)
+
+    flash.erase = erased
+    before = flash.operations
+    ota.keep(0)
+    assert seen == [(before + 1, 4096)]
 
 
 def test_a_worn_entry_is_told():
     ota, flash = made(entry(3, VALID), entry(2, VALID))
     flash.fail(1, "no-erase")
     try:
-        ota.clear_other()
+        ota.keep(0)
     except FlashError as error:
         assert error.code == "readback"
     else:

@@ -166,7 +166,7 @@ def test_runtime_that_the_flash_does_not_hold_is_not_staged():
     def decays(addr, data):
         program(addr, data)
         if addr == 15 * SECTOR:
-            rig.ota._buf[13 * SECTOR] ^= 1
+            rig.ota._buf[13 * SECTOR + 300] ^= 1
 
     rig.ota.program = decays
     assert rig.run() == "runtime-digest"
