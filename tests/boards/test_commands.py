@@ -230,6 +230,16 @@ def test_virtual_board_takes_the_newest_release_of_a_repository(
     assert "written" in run(flash, *words, "--force").output
 
 
+def test_virtual_board_refuses_a_runtime_and_keeps_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "flash.bin"
+    path.write_bytes(b"a key and a counter")
+    for words in ((), ("--force",)):
+        done = run(flash, f"virtual:{tmp_path}", "--runtime", *words)
+        assert done.exit_code == 1
+        assert "(no-way)" in done.output
+    assert path.read_bytes() == b"a key and a counter"
+
+
 def test_options_that_exclude_each_other_are_wrong_usage(
     repository: Repository, tmp_path: Path
 ) -> None:
