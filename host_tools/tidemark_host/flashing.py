@@ -282,8 +282,8 @@ def _tool(argv: Sequence[str], code: str) -> None:
 def _wait_back(found: Found, bench: Bench) -> str:
     """Return the port of a board that was flashed, once it answers there again.
 
-    By its serial number where it has one: the port's name may be another one. Raises
-    FlashingError `gone`.
+    By its serial number or location: the port's name may be another one. Raises FlashingError
+    `gone`, `several`.
     """
     until = time.monotonic() + bench.back_s
     while time.monotonic() < until:
@@ -299,9 +299,9 @@ def _wait_back(found: Found, bench: Bench) -> str:
 
 
 def _port_now(found: Found, bench: Bench) -> str:
-    if found.serial:
-        for port in bench.ports():
-            if port.serial_number == found.serial:
-                return port.device
-        return ""
+    if found.key:
+        try:
+            return discovery.port_named(found.key, bench.ports())
+        except discovery.DiscoveryError as error:
+            raise FlashingError(error.code, f"flashed, but which one is it? {error}") from error
     return found.port if "://" in found.port or Path(found.port).exists() else ""

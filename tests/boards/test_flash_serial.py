@@ -212,6 +212,24 @@ def test_board_that_stays_away_is_reported_within_bounds(desk: Desk) -> None:
     assert refused.value.code == "gone"
 
 
+def test_board_without_a_number_of_its_own_is_found_again_by_its_place(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    mine = dataclasses.replace(desk.port, serial_number=None, location="1-2")
+    other = dataclasses.replace(mine, device="/dev/nothing", location="1-1")
+    desk.bench.ports = lambda: [other, mine] if desk.usb.path.exists() else [other]
+    known = Found(mine.device, location="1-2", by_location=True)
+    assert flash_rp2(known, desk.image, desk.bench).port == mine.device
+
+
+def test_two_boards_of_one_number_after_flashing_are_a_question(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    twin = dataclasses.replace(desk.port, device="/dev/nothing")
+    desk.bench.ports = lambda: [twin, desk.port]
+    with pytest.raises(FlashingError, match="/dev/nothing") as refused:
+        flash_rp2(found(desk), desk.image, desk.bench)
+    assert refused.value.code == "several"
+
+
 def test_another_board_that_waits_in_its_boot_rom_is_not_flashed_in_its_place(
     desk: Desk, tmp_path: Path
 ) -> None:

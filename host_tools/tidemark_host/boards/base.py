@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 LOG_MAX = 200_000  # entries of a log of starts, operations, ...; older ones go
 # Codes of what the host side could not do: they say nothing about the board's firmware.
 INFRASTRUCTURE = frozenset(
-    {"absent", "busy", "closed", "flasher", "lines", "port", "power", "runtime", "service"}
+    {
+        *("absent", "busy", "closed", "flasher", "lines", "port", "power", "runtime", "service"),
+        "several",
+    }
 )
 
 

@@ -94,9 +94,9 @@ def _find(config: pytest.Config) -> list[Target]:
             return [own if name == own.definition.name else VirtualEsp32Target(name)]
         if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
+        return [target for target in _on_desk(config) if target.wake()]
     except BoardError as error:
         raise pytest.UsageError(str(error)) from error
-    return [target for target in _on_desk(config) if target.wake()]
 
 
 def _on_desk(config: pytest.Config) -> list[SerialTarget]:
