@@ -342,10 +342,11 @@ class SerialTarget:
             return nullcontext()
         from tidemark_host.bridge import Bridge
 
-        port = port_of(self.place.link)
-        if not port:
+        if not port_of(self.place.link):
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
-        return Bridge(port, [(HOST, number) for number in ports])
+        # By its name, not by the port that it has now: one that was unplugged may have another.
+        allow = [(HOST, number) for number in ports]
+        return Bridge(self.place.link, allow, find=port_of)
 
 
 def _run(port: str) -> None:
