@@ -260,7 +260,7 @@ def find(
             listed = ", ".join(board.nickname or board.key or board.port for board in here)
             raise DiscoveryError(
                 "several" if here else "none",
-                f"name one of: {listed}"
+                f"name one of: {listed}. `tidemark boards` lists them"
                 if here
                 else "no board is plugged in. Plug one in: `tidemark boards` lists it",
             )

@@ -16,7 +16,7 @@ from tests.boards.conftest import Desk
 from tests.boards.usb_serial import Port, wait
 from tidemark_host import bootsel, discovery, flashing, remote
 from tidemark_host.boards.repl import Repl
-from tidemark_host.cli import flash, provision, wifi
+from tidemark_host.cli import console, evidence, flash, provision, wifi
 from tidemark_host.discovery import Found, Nickname, keep_name
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
@@ -193,6 +193,27 @@ def test_board_that_is_absent_or_unknown_is_said_so_by_every_verb(
     for name, code in (("greenhouse", "(absent)"), ("cellar", "(unknown)")):
         assert code in run(flash, name).output
         assert code in run(provision, name, *root, *where).output
+
+
+@pytest.mark.parametrize(("name", "code"), [((), "(none)"), (("cellar",), "(unknown)")])
+def test_every_verb_takes_the_only_board_and_says_how_to_see_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: tuple[str, ...], code: str
+) -> None:
+    monkeypatch.setenv("TIDEMARK_BOARDS", str(tmp_path / "boards.toml"))
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [])
+    GatewayIdentity.load_or_create(tmp_path / "gateway")
+    (tmp_path / "root.json").write_text("{}")
+    where = ("--broker", "192.0.2.7:1883", "--updates", "http://192.0.2.7:8080")
+    where += ("--root", str(tmp_path / "root.json"), "--gateway", str(tmp_path / "gateway"))
+    rest: dict[Any, tuple[str, ...]] = {
+        provision: where,
+        wifi: ("--wifi-ssid", "x", "--wifi-open"),
+    }
+    for verb in (flash, console, evidence, wifi, provision):
+        done = run(verb, *name, *rest.get(verb, ()))
+        assert done.exit_code == 1, (verb, done.output)
+        assert code in done.output
+        assert "`tidemark boards` lists" in done.output
 
 
 def test_folder_of_a_drive_is_flashed_without_a_port(named: Desk, tmp_path: Path) -> None:

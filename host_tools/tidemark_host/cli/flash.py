@@ -88,9 +88,9 @@ def command(
 ) -> None:
     """Write an image to TARGET, unless it is there already.
 
-    TARGET is a serial port, a USB serial number or a nickname (`tidemark boards`), by default the
-    only board that is plugged in; the folder of a boot ROM's drive, or `bootsel` for the one that
-    is mounted; or virtual:FOLDER.
+    TARGET is a serial port, a USB serial number or location, or a nickname (`tidemark boards`), by
+    default the only board that is plugged in; the folder of a boot ROM's drive, or `bootsel` for
+    the one that is mounted; or virtual:FOLDER.
     """
     if (repo is not None) + (image is not None) + runtime > 1 or (index and repo is None):
         raise click.UsageError("one of --repo (with --index), --image, --runtime")

@@ -202,6 +202,8 @@ def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> s
         name = target.definition.name
     if name:
         words.append(f"BOARD={name}")
+    if bench := config.getoption("--bench"):
+        words.append(f"BENCH={bench}")
     return shlex.join([*words, f"TEST={nodeid}"])
 
 
