@@ -45,7 +45,7 @@ RUNTIME = $(if $(RUNTIME_INDEX),--runtime-index '$(RUNTIME_INDEX)')
 firmware: setup ## images of BOARD=<name> in build/<name>/, sizes; RELEASE=<repository>, RUNTIME_INDEX=<n>
 	@$(RUN)/tidemark firmware $(BOARD) $(RUNTIME) $(if $(RELEASE),--release "$(RELEASE)")
 
-reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes
+reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes, with firmware.uf2 too
 	@$(RUN)/tidemark firmware $(BOARD) --twice $(RUNTIME)
 
 # A BOARD that nobody named is the default of `firmware`, not a choice.
