@@ -21,7 +21,7 @@ from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.repl import Repl
 from tidemark_host.bootsel import Drive, Progress
 from tidemark_host.discovery import Found, PortInfo
-from tidemark_host.toolchain_cache import ToolchainError
+from tidemark_host.toolchain_cache import ToolchainError, lock
 
 # What a board writes itself, and must not find again behind a new key.
 STATE = ("provisioning", "counter", "journal", "evidence", "outbox")
@@ -98,6 +98,8 @@ class Bench:
     drives: Callable[[], list[Drive]] = bootsel.drives
     which: Callable[[str], str | None] = shutil.which
     open: Callable[[str], AbstractContextManager[Repl]] = Repl
+    # Boot ROMs of a kind of chip look the same: one board of this machine is in its own at a time.
+    lock: Callable[[], AbstractContextManager[None]] = lambda: lock("boot-rom")
     progress: Progress | None = None
     drive_s: float = 20.0
     picotool_after_s: float = 3.0
@@ -126,6 +128,12 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
     FlashingError: `wrong-board`, `wrong-chip`, `wrong-flash`, `used`, `other-drive`, `no-drive`,
     `gone`, `verify`; DriveError; BoardError `console` for a board that does not answer.
     """
+    # From the look for other boards' drives until this one is back and was asked.
+    with bench.lock():
+        return _flash_rp2(found, image, bench, force)
+
+
+def _flash_rp2(found: Found, image: Image, bench: Bench, force: bool) -> Outcome:
     with _opened(found, bench) as console:
         facts = remote.ask(console)
         former = _definition(facts.board)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,27 @@ def test_blank_board_is_flashed_through_its_boot_rom_and_asked_afterwards(desk: 
     for offset, content in desk.image.parts.items():
         assert desk.board.read_flash(offset, len(content)) == content
     assert own(desk)  # the release that was flashed is confirmed under its root
+
+
+def test_one_board_at_a_time_is_in_its_boot_rom_until_it_was_asked(desk: Desk) -> None:
+    seen: list[tuple[str, int]] = []
+    drives = desk.bench.drives
+
+    def look() -> list[bootsel.Drive]:
+        seen.append(("looked", desk.rom.flashed))
+        return drives()
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        seen.append(("locked", desk.rom.flashed))
+        yield
+        seen.append(("free", desk.rom.flashed))
+
+    wait(desk.usb.path.exists, "port")
+    desk.bench.drives, desk.bench.lock = look, lock
+    assert flash_rp2(found(desk), desk.image, desk.bench).verified
+    assert (seen[0], seen[-1]) == (("locked", 0), ("free", 1))
+    assert ("looked", 0) in seen[1:-1]
 
 
 def test_what_other_firmware_left_in_the_regions_of_our_state_is_erased(desk: Desk) -> None:

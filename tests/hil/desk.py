@@ -12,6 +12,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tidemark_host.boardfile import Board
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.chips import CHIPS
-from tidemark_host.hil import places
+from tidemark_host.hil import flasher, places
 
 SERIAL = "E66038B713952A31"
 _LOOK_S = 0.01
@@ -110,11 +111,12 @@ class Desk:
                 drives=lambda: bootsel.drives([self.drive]),
                 which=lambda name: None,
                 open=DeskRepl,
+                lock=nullcontext,
             )
 
         patch.setattr(places, "load_board", definition)
         patch.setattr(places, "serial_ports", ports)
-        patch.setattr(places, "machine", machine)
+        patch.setattr(flasher, "machine", machine)
         patch.setattr(places.SerialTarget, "parts", lambda target: {})
 
 

@@ -15,7 +15,7 @@ from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.serial_board import SerialBoard
 from tidemark_host.esp32.partitions import TABLE_OFFSET, encode
-from tidemark_host.hil import places
+from tidemark_host.hil import flasher, places
 from tidemark_host.hil.door import MAX_LINES, Door
 from tidemark_host.hil.waiting import HOST, free_port
 from tidemark_host.wifi import Wifi
@@ -142,7 +142,7 @@ def test_esp32_is_flashed_by_its_boot_rom_whatever_it_runs(on_desk: Any, tmp_pat
     slot = board.regions["slot_a"].offset
     wanted[slot : slot + 4096] = bytes(range(256)) * 16
     with RomSerial("esp32", bytearray(b"\xff" * board.flash_size)) as rom:
-        flasher = places.ToolFlasher(on_desk.definition, "0001")
+        tool = flasher.ToolFlasher(on_desk.definition, "0001")
 
         class Held:
             """A board whose port is free for the while."""
@@ -156,15 +156,15 @@ def test_esp32_is_flashed_by_its_boot_rom_whatever_it_runs(on_desk: Any, tmp_pat
                 return nullcontext()
 
         held: Any = Held()
-        flasher.write(held, bytes(wanted))
+        tool.write(held, bytes(wanted))
         assert rom.flash == wanted
         del rom.written[:]
-        flasher.write(held, bytes(wanted))
+        tool.write(held, bytes(wanted))
         assert not rom.written
         rom.fails_at = slot + 10
         wanted[slot] ^= 1
         with pytest.raises(BoardError) as failed:
-            flasher.write(held, bytes(wanted))
+            tool.write(held, bytes(wanted))
         assert failed.value.code == "flasher"
 
 

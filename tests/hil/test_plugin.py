@@ -101,6 +101,49 @@ def test_faults_of_the_bench_are_errors_and_those_of_boards_failures(
     assert not broken["test_finds_a_fault"]
 
 
+SAYS = """
+import pytest
+from tidemark_host.hil import plugin
+
+
+@pytest.fixture(scope="session")
+def held(pytestconfig):
+    said = plugin._unsaid(pytestconfig)
+    said.append("desk-1: recovered")
+    yield
+    said.append("desk-1: given back")
+
+
+def test_is_interrupted(held):
+    raise KeyboardInterrupt
+
+
+def test_is_not_reached(held):
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_is_said_of_boards_comes_out_of_a_worker_and_of_a_run_that_ends_early(
+    tmp_path: Path, workers: str
+) -> None:
+    (tmp_path / "test_says.py").write_text(SAYS)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tidemark_host.hil.plugin", "test_says.py"),
+            *("--rootdir", str(tmp_path), "-n", workers),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    said = done.stdout.partition(" boards =")[2].splitlines()[1:3]
+    assert said == ["desk-1: recovered", "desk-1: given back"], done.stdout + done.stderr
+
+
 def test_each_failure_of_a_board_comes_with_the_command_that_repeats_it(
     run: tuple[str, Path],
 ) -> None:

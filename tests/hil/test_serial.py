@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import os
+import fcntl
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.boards.usb_serial import wait
+from tests.boards.usb_serial import Port, wait
 from tests.conftest import REPO
 from tests.hil.desk import SERIAL, Desk, DeskRepl
-from tidemark_host import bootsel, remote
+from tests.hil.runs import leaves_as_found, suite
+from tidemark_host import bootsel, flashing
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.serial_board import SerialBoard
-from tidemark_host.hil import places
+from tidemark_host.hil import flasher, places
 from tidemark_host.hil.power import Command, uhubctl
 from tidemark_host.hil.targets import power_cycle
 
@@ -36,9 +38,6 @@ serial = "0000000000000000"
 link = "A50285BI"
 power = {{ hub = "1-1.4", port = 2 }}
 """
-# What is under test may be a copy, which comes first.
-PYTHONPATH = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(REPO))))
-FOUND = ("provisioning", "slot_a", "slot_b", "vfs")
 
 
 # -- bench.toml -----------------------------------------------------------------------------------
@@ -103,22 +102,6 @@ def test_switch_runs_its_program_and_says_when_that_fails(tmp_path: Path) -> Non
 
 
 # -- a board --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    desk = Desk(tmp_path)
-    desk.use(monkeypatch)
-    yield desk
-    desk.close()
-
-
-@pytest.fixture
-def board(desk: Desk, tmp_path: Path) -> Iterator[SerialBoard]:
-    place = places.read(write(tmp_path, BENCH))[0]
-    with places.SerialTarget(place).open(tmp_path) as board:
-        wait(lambda: board.port, "port")
-        yield board
 
 
 def test_absent_board_is_said_to_be_absent_and_can_not_be_opened(
@@ -202,20 +185,6 @@ def test_flash_is_read_through_the_firmware_and_written_where_it_differs(
     assert not any(slot_a.offset <= sector < slot_a.end for sector in desk.rom.erased)
 
 
-def test_board_whose_flash_is_kept_stays_stopped_until_it_is_written_back(
-    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resumed: list[object] = []
-    monkeypatch.setattr(remote, "resume", resumed.append)
-    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
-    kept = places.keep(board, definition)
-    assert kept == desk.board.flash_path.read_bytes()
-    # Had it gone on, its counter would go back when this is written back (I1).
-    assert not resumed
-    board.read_flash(0, 4096)
-    assert resumed
-
-
 def test_board_that_runs_nothing_of_ours_is_flashed_whole(
     desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,8 +195,8 @@ def test_board_that_runs_nothing_of_ours_is_flashed_whole(
             super().__init__(console_path)
             self.exec("import sys\nsys.modules['tidemark.port'] = sys.modules['tidemark'] = None")
 
-    bench = dataclasses.replace(places.machine(), open=Foreign)
-    monkeypatch.setattr(places, "machine", lambda: bench)
+    bench = dataclasses.replace(flasher.machine(), open=Foreign)
+    monkeypatch.setattr(flasher, "machine", lambda: bench)
     image = desk.board.flash_path.read_bytes()
     board.flash(image)
     wait(lambda: desk.rom.flashed == 1, "flashing")
@@ -240,12 +209,98 @@ def test_what_a_boot_rom_refuses_is_the_benchs_own_fault(
     other = tmp_path / "other"
     other.mkdir()
     (other / "INFO_UF2.TXT").write_text("Board-ID: RPI-RP2\n")
-    bench = dataclasses.replace(places.machine(), drives=lambda: bootsel.drives([other]))
+    bench = dataclasses.replace(flasher.machine(), drives=lambda: bootsel.drives([other]))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(BoardError) as refused:
-        patch.setattr(places, "machine", lambda: bench)
+        patch.setattr(flasher, "machine", lambda: bench)
         board.flash(bytes(desk.board.flash_path.stat().st_size))
     assert refused.value.code == "flasher"
     assert desk.rom.flashed == 0
+
+
+def test_one_board_at_a_time_is_in_its_boot_rom_until_it_is_back_and_was_asked(
+    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boards of one kind of chip: what waits as a drive must be the one that is written."""
+    seen: list[str] = []
+    bench = flasher.machine()
+
+    def drives() -> list[bootsel.Drive]:
+        if seen[-1] != "looked":
+            seen.append("looked")
+        return bench.drives()
+
+    @contextmanager
+    def lock() -> Iterator[None]:
+        seen.append("locked")
+        yield
+        # What has come back was asked, and resets to go on or waits to be provisioned.
+        seen.append("back" if desk.rom.flashed and not desk.drive.exists() else "away")
+
+    held = flasher._held  # pyright: ignore[reportPrivateUsage]
+
+    def asked(*words: Any) -> str:
+        if desk.rom.flashed and seen[-1] != "asked":
+            seen.append("asked")
+        return held(*words)
+
+    own = dataclasses.replace(bench, drives=drives, lock=lock)
+    monkeypatch.setattr(flasher, "machine", lambda: own)
+    monkeypatch.setattr(flasher, "_held", asked)
+    board.flash(altered(desk, "slot_b"))
+    assert seen == ["locked", "looked", "asked", "back"]
+
+
+def test_lock_of_the_boot_roms_is_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_CACHE", str(tmp_path))
+    with (
+        flashing.Bench().lock(),
+        (tmp_path / "boot-rom.lock").open("w") as other,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def altered(desk: Desk, name: str) -> bytes:
+    """Return what the board's flash holds, but for the first sector of a region."""
+    region = load_board(REPO / "boards" / "VIRTUAL" / "board.toml").regions[name]
+    image = bytearray(desk.board.flash_path.read_bytes())
+    image[region.offset : region.offset + 4096] = bytes(range(256)) * 16
+    return bytes(image)
+
+
+def test_board_that_does_not_hold_what_was_flashed_is_not_written_again(
+    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = flashing.flash_drive
+
+    def to_another(image: flashing.Image, *words: Any) -> str:
+        parts = {at: b"\xff" * len(content) for at, content in image.parts.items()}
+        return write(flashing.Image(image.board, parts), *words)
+
+    monkeypatch.setattr(flashing, "flash_drive", to_another)
+    with pytest.raises(BoardError, match="slot_b") as refused:
+        board.flash(altered(desk, "slot_b"))
+    assert refused.value.code == "flasher"
+    assert desk.rom.flashed == 1
+
+
+def test_board_that_can_not_be_asked_after_it_was_flashed_is_not_written_again(
+    desk: Desk, board: SerialBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has run by then: what is written once more takes its counter back (I1)."""
+
+    def silent(**words: Any) -> Any:
+        raise BoardError("console", "no raw REPL")
+
+    bench = dataclasses.replace(flasher.machine(), back_s=1.0)
+    monkeypatch.setattr(flasher, "machine", lambda: bench)
+    monkeypatch.setattr(board, "stopped", silent)
+    with pytest.raises(BoardError) as refused:
+        board.flash(altered(desk, "slot_b"))
+    assert refused.value.code == "flasher", refused.value
+    wait(lambda: desk.rom.flashed == 1, "flashing")
 
 
 def test_board_that_its_switch_has_off_is_switched_on_and_not_called_absent(
@@ -292,6 +347,16 @@ def test_power_cycle_is_a_reset_without_a_switch_and_says_which(
     assert "power by touch" in target.describe()
 
 
+async def test_what_happens_on_the_link_is_in_the_boards_log(
+    desk: Desk, board: SerialBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = dataclasses.replace(places.read(write(tmp_path, BENCH))[0], link="A50285BI")
+    ports = [*places.serial_ports(), Port(str(tmp_path / "none"), "A50285BI")]
+    monkeypatch.setattr(places, "serial_ports", lambda: ports)
+    async with places.SerialTarget(place).link(board, (1883,)):
+        await asyncio.to_thread(board.serial_log.wait_for, "link waiting port=")
+
+
 def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> None:
     place = dataclasses.replace(
         places.read(write(tmp_path, BENCH))[0], power=Command(("true",), ("no-such-relay",), 0)
@@ -304,36 +369,6 @@ def test_cut_by_a_switch_that_fails_is_no_cut(desk: Desk, tmp_path: Path) -> Non
 
 
 # -- the command ----------------------------------------------------------------------------------
-
-
-def suite(
-    folder: Path, *options: str, tests: str | Path = "tests/system"
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "pytest",
-                str(tests),
-                "-q",
-                "-n",
-                "0",
-                "-p",
-                "no:cacheprovider",
-                "-c",
-                str(REPO / "pyproject.toml"),
-            ),
-            *("--board", "serial"),
-            *("--bench", str(folder / "bench.toml"), *options),
-        ],
-        cwd=REPO,
-        env={**os.environ, "DESK": str(folder), "PYTHONPATH": PYTHONPATH},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
 
 
 def test_bench_without_its_boards_says_so_and_is_no_failure(tmp_path: Path) -> None:
@@ -358,44 +393,15 @@ def test_board_without_network_and_link_is_an_error_of_the_file_before_anything_
     assert "failed" not in said
 
 
-ALTERS = """
-def test_writes_over_what_it_found(held, tmp_path):
-    with held.open(tmp_path) as board:
-        region = held.definition.regions["slot_b"]
-        image = bytearray(board.read_flash(0, held.definition.flash_size, resume=False))
-        image[region.offset : region.offset + 4096] = bytes(range(256)) * 16
-        board.flash(bytes(image))
-"""
-
-
-def test_board_is_left_as_it_was_found_whatever_was_flashed_meanwhile(tmp_path: Path) -> None:
-    write(tmp_path, BENCH)
-    (tmp_path / "test_alters.py").write_text(ALTERS)
-    done = suite(tmp_path, "-p", "tests.hil.desk", "-s", tests=tmp_path / "test_alters.py")
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert re.search(r"1 passed", said), said
-    assert "desk-1: flashed with what it was found with" in said
-    leaves_as_found(tmp_path)
-
-
-def leaves_as_found(folder: Path) -> None:
-    found, left = ((folder / name).read_bytes() for name in ("found.bin", "left.bin"))
-    definition = load_board(REPO / "boards" / "VIRTUAL" / "board.toml")
-    for name in FOUND:
-        region = definition.regions[name]
-        assert found[region.offset : region.end] == left[region.offset : region.end], name
-
-
 @pytest.mark.timeout(600)
 def test_suite_runs_on_a_board_at_a_serial_port_and_leaves_it_as_it_was(tmp_path: Path) -> None:
     write(tmp_path, BENCH)
     # Flash and provision, then a test that begins with a snapshot, then one that needs a switch.
     some = "blank_board or readings_arrive or sudden_loss"
-    done = suite(tmp_path, "-p", "tests.hil.desk", "-k", some, "-rs", "-s")
+    done = suite(tmp_path, "-p", "tests.hil.desk", "-k", some, "-rs")
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert re.search(r"2 passed, 1 skipped", said), said
     assert "no power switch in bench.toml" in said
     assert "recovered by its console" in said
-    leaves_as_found(tmp_path)
+    leaves_as_found(tmp_path / "found.bin", tmp_path / "left.bin")

@@ -18,8 +18,8 @@ LOG_MAX = 200_000  # entries of a log of starts, operations, ...; older ones go
 # Codes of what the host side could not do: they say nothing about the board's firmware.
 INFRASTRUCTURE = frozenset(
     {
-        *("absent", "busy", "closed", "flasher", "lines", "port", "power", "runtime", "service"),
-        "several",
+        *("absent", "busy", "closed", "copy", "flasher", "foreign", "keep", "lines", "port"),
+        *("power", "runtime", "service", "several"),
     }
 )
 

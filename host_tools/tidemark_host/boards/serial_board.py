@@ -68,6 +68,21 @@ def _block(at, size):
 """
 
 
+def read(console: Repl, start: int, size: int) -> bytes:
+    """Return what the flash of a stopped board holds there; what it can't reach is blank.
+
+    Its lease is renewed. Raises BoardError: `console`; `exec` where nothing of ours runs.
+    """
+    content = bytearray(b"\xff" * size)
+    console.exec(_DUMP)
+    full = console.exec(f"_full({start}, {size})", _READ_S).split()
+    for at in map(int, full):
+        count = min(_BLOCK, start + size - at)
+        said = console.exec(f"_block({at}, {count})").strip()
+        content[at - start : at - start + count] = remote.from_base64(said, count)
+    return bytes(content)
+
+
 class PowerSwitch(Protocol):
     """What switches a board's supply. Raises BoardError `power`."""
 
@@ -77,7 +92,8 @@ class PowerSwitch(Protocol):
 
 
 class Flasher(Protocol):
-    """What writes a whole flash; the board runs afterwards. Raises BoardError `flasher`."""
+    """What writes a whole flash and finds it written; the board runs afterwards. Raises BoardError
+    `flasher`."""
 
     def write(self, board: SerialBoard, image: bytes) -> None: ...
 
@@ -130,6 +146,16 @@ class SerialBoard(ServedBoard):
         return self._find()
 
     @property
+    def switched(self) -> bool:
+        """Whether its supply can be switched."""
+        return self._power is not None
+
+    @property
+    def is_on(self) -> bool:
+        """False while its supply is switched off."""
+        return self._is_on
+
+    @property
     def operations(self) -> Sequence[Operation]:
         """Nothing: a real chip does not tell."""
         return ()
@@ -169,7 +195,7 @@ class SerialBoard(ServedBoard):
         self._cancel_cut()
         self._power.off()
         self._is_on = False
-        self._note("power off")
+        self.note("power off")
 
     def reset(self) -> None:
         """Reset by the REPL; where none answers by the port's lines, or a switch of the supply."""
@@ -180,26 +206,22 @@ class SerialBoard(ServedBoard):
                     console.exec(_RESET, 1.0)
         except BoardError:
             if self._lines is not None:
-                self._note("no REPL: reset by the lines of its port")
+                self.note("no REPL: reset by the lines of its port")
                 self.kick()
                 return
             if self._power is None:
                 raise
-            self._note("no REPL: power off and on")
+            self.note("no REPL: power off and on")
             self.power_off()
             self.power_on()
 
     @property
     def running(self) -> int:
         """The runtime slot that an ESP32 runs from, as it says; it resets, as after reading."""
-        starts = len(self.resets)
-        with self.repl() as console:
+        with self.stopped() as console:
             said = console.exec(
                 "from tidemark import port\nprint(port.select().runtimes().running)"
             )
-            leaves = remote.resume(console)
-        if leaves:
-            self._service.wait(lambda: len(self._resets) > starts, _BACK_S, "start after asking")
         return int(said)
 
     def kick(self) -> None:
@@ -246,22 +268,28 @@ class SerialBoard(ServedBoard):
         """Return what the running firmware reads there; the board resets afterwards, or stays
         stopped under its lease. One that resets is waited for. What it can't reach is blank: an
         ESP32's bootloader and table."""
-        content = bytearray(b"\xff" * size)
+        with self.stopped(resume) as console:
+            return read(console, start, size)
+
+    @contextlib.contextmanager
+    def stopped(self, resume: bool = True) -> Generator[Repl]:
+        """Its REPL. Afterwards the board resets, or stays stopped under its lease (no `resume`).
+
+        That reset is waited for: it must not cut off whoever talks to the board next.
+        """
         starts = len(self.resets)
         leaves = False
         with self.repl() as console:
-            console.exec(_DUMP)
-            full = console.exec(f"_full({start}, {size})", _READ_S).split()
-            for at in map(int, full):
-                count = min(_BLOCK, start + size - at)
-                said = console.exec(f"_block({at}, {count})").strip()
-                content[at - start : at - start + count] = remote.from_base64(said, count)
+            yield console
             if resume:
                 leaves = remote.resume(console)
         if leaves:
-            # Whoever talks to it next must not be cut off by a reset that is on its way.
-            self._service.wait(lambda: len(self._resets) > starts, _BACK_S, "start after reading")
-        return bytes(content)
+            self.wait_start(starts)
+
+    def wait_start(self, starts: int, timeout: float = _BACK_S) -> None:
+        """Wait until the board has started again since it had `starts` times. Raises
+        BoardTimeout."""
+        self._service.wait(lambda: len(self._resets) > starts, timeout, "start of the board")
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
@@ -378,7 +406,8 @@ class SerialBoard(ServedBoard):
     def _expect(self, cause: str) -> None:
         self._service.do(lambda: self._starts.expect(cause))
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Say in its log what was done to it, or saw it."""
         self._service.do(lambda: self.serial_log.note(text))
 
     def _cancel_cut(self) -> None:

@@ -33,27 +33,23 @@ from typing import Any, cast
 
 import platformdirs
 
-from tidemark_host import discovery, flashing, remote, wifi
+from tidemark_host import discovery, wifi
 from tidemark_host.boardfile import Board as Definition
 from tidemark_host.boardfile import BoardFileError, load_board
 from tidemark_host.boards.base import Board, BoardError
-from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import BAUD, SerialBoard
-from tidemark_host.bootsel import DriveError
-from tidemark_host.discovery import Found, PortInfo
+from tidemark_host.discovery import PortInfo
 from tidemark_host.esp32 import loader
 from tidemark_host.esp32.loader import LoaderError
-from tidemark_host.flashing_esp32 import write_esp32
 from tidemark_host.hil.door import Door
+from tidemark_host.hil.flasher import ToolFlasher
 from tidemark_host.hil.power import Command, uhubctl
 from tidemark_host.hil.targets import BOARDS, CONSOLE, CUT, HOST, POWER, RUNTIMES
-from tidemark_host.toolchain_cache import bytes_digest
 from tidemark_host.wifi import Wifi, WifiError
 
 MAX_FILE = 65_536  # bytes of bench.toml
 MAX_BOARDS = 64
 _MAX_BOARD = 32  # letters of a board's name
-_TRIES = 3
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -276,6 +272,17 @@ class SerialTarget:
             self._wait()
         return self.here
 
+    def missing(self, off: bool) -> str:
+        """Return what of it is unplugged, "" for nothing. off: its switch has taken its console
+        away. Takes up to 10 s: a board that starts is away for a moment."""
+        if not off:
+            self.wake()
+            self._wait()
+        gone = [] if off or self.here else [f"its console ({self.place.serial})"]
+        if self.place.link and not port_of(self.place.link):
+            gone.append(f"the adapter on its link ({self.place.link})")
+        return " and ".join(gone)
+
     def _wait(self) -> None:
         """Wait for its port: a board that starts is away for a moment."""
         end = time.monotonic() + BACK_S
@@ -344,9 +351,14 @@ class SerialTarget:
 
         if not port_of(self.place.link):
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
+
+        def say(event: str, values: Mapping[str, Any]) -> None:
+            told = " ".join(f"{name}={value}" for name, value in values.items())
+            cast("SerialBoard", board).note(f"link {event} {told}")
+
         # By its name, not by the port that it has now: one that was unplugged may have another.
         allow = [(HOST, number) for number in ports]
-        return Bridge(self.place.link, allow, find=port_of)
+        return Bridge(self.place.link, allow, say=say, find=port_of)
 
 
 def _run(port: str) -> None:
@@ -355,74 +367,6 @@ def _run(port: str) -> None:
         loader.run(port)
     except LoaderError as error:
         raise BoardError("lines", str(error)) from error
-
-
-class ToolFlasher:
-    """Writes the regions of a flash that differ, by boot ROM drive, picotool or esptool."""
-
-    def __init__(self, definition: Definition, serial: str) -> None:
-        self._definition = definition
-        self._serial = serial
-
-    def write(self, board: SerialBoard, image: bytes) -> None:
-        """Raises BoardError: `flasher`; `console` when the board does not answer."""
-        for left in range(_TRIES - 1, -1, -1):
-            try:
-                self._write(board, image)
-                return
-            except BoardError as error:
-                # A lease that ran out in the middle, with the reset that it ends in.
-                if error.code != "console" or not left:
-                    raise
-
-    def _write(self, board: SerialBoard, image: bytes) -> None:
-        bench = machine()
-        try:
-            if self._definition.esp32:
-                # By its boot ROM: it need not answer, and otadata is no region of the firmware.
-                with board.released():
-                    write_esp32(Found(board.port, self._serial), self._definition, image)
-                return
-            with bench.open(board.console_path) as console:
-                parts = self._differing(console, image)
-                if not parts:
-                    remote.resume(console)
-                    return
-                wanted = flashing.Image(self._definition, parts)
-                if refusal := flashing.other_drive(wanted, bench):
-                    raise refusal
-                remote.enter_bootloader(console)
-            flashing.flash_drive(wanted, bench)
-        except (flashing.FlashingError, DriveError, OSError) as error:
-            raise BoardError("flasher", str(error)) from error
-
-    def _differing(self, console: Repl, image: bytes) -> dict[int, bytes]:
-        """Return offset: sector of each region that the board does not hold already."""
-        sector = self._definition.sector
-        parts: dict[int, bytes] = {}
-        for region in self._definition.regions.values():
-            content = image[region.offset : region.end]
-            if _held(console, region.offset, region.size) != bytes_digest(content):
-                parts |= {
-                    region.offset + at: content[at : at + sector]
-                    for at in range(0, region.size, sector)
-                }
-        return parts
-
-
-def _held(console: Repl, offset: int, size: int) -> str:
-    """Return the digest of what a board holds, "" for one that runs nothing of ours."""
-    try:
-        return remote.digest(console, [(offset, size)])
-    except BoardError as error:
-        if error.code != "exec":
-            raise
-        return ""
-
-
-def machine() -> flashing.Bench:
-    """Return what flashing finds on this machine."""
-    return flashing.Bench()
 
 
 def serial_ports() -> list[PortInfo]:
@@ -440,20 +384,6 @@ def port_of(key: str) -> str:
     except discovery.DiscoveryError as error:
         hint = "In bench.toml: location = (of a link: link =) its USB location"
         raise BoardError(error.code, f"{error}. {hint}") from error
-
-
-def keep(board: SerialBoard, definition: Definition) -> bytes:
-    """Return all that a board's flash holds; b"" for one that runs nothing of ours.
-
-    The board stays stopped, under its lease: had it used its counter after this, the flash that is
-    written back would issue the same values again (I1).
-    """
-    try:
-        return board.read_flash(0, definition.flash_size, resume=False)
-    except BoardError as error:
-        if error.code != "exec":
-            raise
-        return b""
 
 
 def recover(board: SerialBoard, timeout: float = 10.0) -> str:

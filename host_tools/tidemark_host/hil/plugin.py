@@ -16,6 +16,7 @@ start) is an error, told apart from a failure, which is the board's.
 from __future__ import annotations
 
 import asyncio
+import html
 import shlex
 from collections.abc import (
     AsyncGenerator,
@@ -39,6 +40,7 @@ from tidemark_host.boards.base import INFRASTRUCTURE, BoardError
 # Every run of pytest in this repository loads this module; few of them need what a site needs.
 if TYPE_CHECKING:
     from tidemark_host.boards.base import Board
+    from tidemark_host.boards.serial_board import SerialBoard
     from tidemark_host.gateway.broker import Mosquitto
     from tidemark_host.hil.places import SerialTarget
     from tidemark_host.hil.processes import BrokerProcess, GatewayProcess
@@ -52,6 +54,8 @@ _TEST_S = 120  # a test's time on the virtual board
 _targets = pytest.StashKey["list[Target]"]()
 _desk = pytest.StashKey["list[SerialTarget]"]()
 _site = pytest.StashKey["Site"]()
+_says = pytest.StashKey["list[str]"]()
+_SAID = "bench"  # the property of a test that has it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -211,28 +215,44 @@ def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> s
 
 
 @pytest.fixture(scope="session")
-def held(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def held(
+    target: Target, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Target]:
     """The board of this run, left at the end as it was found."""
-    from tidemark_host.hil import places
+    from tidemark_host.hil import found, places
     from tidemark_host.hil.places import SerialTarget
 
     if not isinstance(target, SerialTarget):
         yield target
         return
     folder = tmp_path_factory.mktemp("found")
+    copy = found.Copy(target.place.serial)
+
+    def say(text: str) -> None:
+        _unsaid(pytestconfig).append(f"{target.name}: {text}")
+
     with target.open(folder) as board:
-        print(f"{target.name}: recovered by its {places.recover(board)}")
-        found = places.keep(board, target.definition) if target.place.restore else b""
-    if target.place.restore and not found:
-        print(f"{target.name}: runs nothing of ours, and will not be left as it was found")
+        say(f"recovered by its {places.recover(board)}")
+        if target.place.restore:
+            flash = found.keep(board, target.definition, copy, say)
+        else:
+            flash = b""
+            say("will not be left as it was found: restore = false in bench.toml")
+            if copy.path.exists():
+                say(f"an earlier run left a copy, which is not given back either: {copy.path}")
     yield target
-    with target.open(folder) as board:
-        if found:
-            places.recover(board)
-            board.flash(found)
-        board.power_on()
-    if found:
-        print(f"{target.name}: flashed with what it was found with")
+    try:
+        with target.open(folder) as board:
+            if flash:
+                places.recover(board)
+                board.flash(flash)  # which asks for it afterwards
+                copy.remove()
+                say("flashed with what it was found with")
+            board.power_on()
+    except BaseException:
+        if flash and copy.path.exists():
+            say(f"NOT given back what it was found with; the next run will, from {copy.path}")
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -334,6 +354,28 @@ def release(site: Site) -> Callable[..., Awaitable[int]]:
     return site.publish
 
 
+# -- what the bench says of boards ----------------------------------------------------------------
+
+
+def _unsaid(config: pytest.Config) -> list[str]:
+    """Return what the bench has to say of boards, and what no test's report has taken yet."""
+    return config.stash.setdefault(_says, [])
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """A worker that ends early gives boards back after its last report."""
+    yield
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_SAID] = _unsaid(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    _unsaid(node.config).extend(getattr(node, "workeroutput", {}).get(_SAID, ()))
+
+
 # -- outcomes -------------------------------------------------------------------------------------
 
 
@@ -365,7 +407,16 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.excinfo and is_infrastructure(call.excinfo.value):
+    said = _unsaid(item.config)
+    gone = _gone(item) if report.failed else ""
+    if gone:
+        said.append(gone)
+    properties = [(_SAID, text) for text in said]
+    item.user_properties += properties
+    report.user_properties += properties
+    page = [f"<p>{html.escape(text)}</p>" for text in said]
+    said.clear()
+    if call.excinfo and (gone or is_infrastructure(call.excinfo.value)):
         report.infrastructure = True  # type: ignore[attr-defined]
         if report.when == "call":
             # JUnit and every reader of it know errors by the phase: this was no verdict.
@@ -374,11 +425,24 @@ def pytest_runtest_makereport(
     if site is not None and (call.when == "call" or report.failed):
         from tidemark_host.hil import timeline
 
-        part = timeline.as_html(
-            timeline.of(site), rerun(item.config, item.nodeid, _target_of(item))
-        )
-        report.extras = _html(part)  # type: ignore[attr-defined]
+        again = rerun(item.config, item.nodeid, _target_of(item))
+        page.append(timeline.as_html(timeline.of(site), again))
+    if page:
+        report.extras = _html("".join(page))  # type: ignore[attr-defined]
     return report
+
+
+def _gone(item: pytest.Item) -> str:
+    """Say what is unplugged of the board of a test that failed, "" for nothing.
+
+    Whatever the test waited for in vain, it was no verdict then.
+    """
+    target = _target_of(item)
+    if target is None or item.config.getoption("--board") != "serial":
+        return ""
+    board = cast("SerialBoard | None", getattr(item.stash.get(_site, None), "board", None))
+    missing = cast("SerialTarget", target).missing(board is not None and not board.is_on)
+    return f"{target.name}: {missing} is gone" if missing else ""
 
 
 def _html(content: str) -> list[dict[str, Any]]:
@@ -397,6 +461,18 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     stats = cast("dict[str, list[Any]]", terminalreporter.stats)
+    said = [
+        str(value)
+        for reports in stats.values()
+        for report in reports
+        for name, value in cast("list[tuple[str, object]]", getattr(report, "user_properties", []))
+        if name == _SAID
+    ]
+    said = list(dict.fromkeys([*said, *_unsaid(config)]))
+    if said:
+        terminalreporter.section("boards")
+        for line in said:
+            terminalreporter.line(line)
     lines: list[str] = []
     for report in [*stats.get("failed", []), *stats.get("error", [])]:
         properties = cast("list[tuple[str, object]]", getattr(report, "user_properties", []))

@@ -81,12 +81,11 @@ class Site:
         self.identity = GatewayIdentity.load_or_create(self.state)
         self.inventory = Inventory(self.state / INVENTORY)
         # Made afresh for each first life of a board: no key outlives the run.
-        updates = folder / "updates"
-        self.repository = (
-            Repository.open(updates, KeyStore(folder / "keys"))
-            if snapshot
-            else Repository.create(updates, KeyStore.create(folder / "keys"))
-        )
+        updates, keys = folder / "updates", folder / "keys"
+        if snapshot:
+            self.repository = Repository.open(updates, KeyStore(keys))
+        else:
+            self.repository = Repository.create(updates, KeyStore.create(keys))
         self.yesterday = folder / "yesterday"  # the first metadata ever published, kept
         if not snapshot:
             shutil.copytree(self.repository.metadata_dir, self.yesterday)
@@ -115,8 +114,7 @@ class Site:
         self._seen: tuple[list[Reset], list[Operation]] | None = None
         self.id = snapshot.id if snapshot else ""
         self.public = snapshot.public if snapshot else b""
-        # (epoch, index) of what the gateway may have forwarded before this site began: a board
-        # that was not told sends it again.
+        # (epoch, index) forwarded before this site began: a board not told of it sends it again.
         self.accepted_before: set[tuple[int, int]] = set()
         # Messages in flight when the gateway was killed: upstream may be given them twice.
         self.in_flight: set[tuple[int, int]] = set()
@@ -190,8 +188,7 @@ class Site:
         await self.kill_gateway()
         for name in _KEPT:
             shutil.copytree(self.folder / name, folder / name)
-        ports = (self.broker_port, self.mirror_port)
-        return Snapshot(folder, flash, self.id, self.public, *ports)
+        return Snapshot(folder, flash, self.id, self.public, self.broker_port, self.mirror_port)
 
     def _remember(self) -> None:
         self._seen = list(self.board.resets), list(self.board.operations)
@@ -384,15 +381,16 @@ class Site:
     def _stop(self) -> None:
         self.board.repl(True, 10 * self.target.patience).close()
 
-    def _halted_flash(self) -> bytes:
-        """Halt the board and return all of its flash; it has not run since."""
+    def _halted_flash(self, off: bool = True) -> bytes:
+        """Halt the board and return all of its flash; it has not run since. Without `off` one that
+        had to be on to be read stays so: switched on for what comes next, it would run."""
         if PEEK in self.target.abilities:
             self.halt()
         else:
             self._stop()  # one that is off can't be read
         # It must not run on: its counter would go back with what is written later (I1).
         flash = self.board.read_flash(0, self.definition.flash_size, resume=False)
-        if POWER in self.target.abilities:
+        if off and POWER in self.target.abilities:
             self.board.power_off()
         return flash
 
@@ -408,7 +406,7 @@ class Site:
 
         `changes`: (region, offset in it, bytes).
         """
-        flash = bytearray(self._halted_flash())
+        flash = bytearray(self._halted_flash(off=False))
         for region, offset, data in changes:
             start = self.definition.regions[region].offset + offset
             flash[start : start + len(data)] = data
