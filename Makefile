@@ -45,18 +45,19 @@ RUNTIME = $(if $(RUNTIME_INDEX),--runtime-index '$(RUNTIME_INDEX)')
 firmware: setup ## images of BOARD=<name> in build/<name>/, sizes; RELEASE=<repository>, RUNTIME_INDEX=<n>
 	@$(RUN)/tidemark firmware $(BOARD) $(RUNTIME) $(if $(RELEASE),--release "$(RELEASE)")
 
-reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes
+reproducible: setup ## build the firmware of BOARD=<name> twice from nothing and compare the bytes, with firmware.uf2 too
 	@$(RUN)/tidemark firmware $(BOARD) --twice $(RUNTIME)
 
 # A BOARD that nobody named is the default of `firmware`, not a choice.
 HIL_BOARD = $(if $(filter file undefined,$(origin BOARD)),,--board-name '$(BOARD)')
 HIL = build/hil/$(TARGET)
+HIL_BENCH = $(if $(BENCH),--bench '$(BENCH)')
 # An emulated board sleeps as much as a real one does: two cores carry four.
 HIL_WORKERS = $(if $(filter emulated,$(TARGET)),4,2)
 
-hil: setup ## the system suite on TARGET=virtual|emulated|serial [BOARD=<name>] [TEST=<id>] [MARK=smoke]
+hil: setup ## the system suite on TARGET=virtual|emulated|serial [BOARD=<name>] [TEST=<id>] [MARK=smoke] [BENCH=<file>]
 	@mkdir -p $(HIL)
-	$(RUN)/pytest -n $(HIL_WORKERS) '$(TEST)' --board $(TARGET) $(HIL_BOARD) $(if $(MARK),-m '$(MARK)') \
+	$(RUN)/pytest -n $(HIL_WORKERS) '$(TEST)' --board $(TARGET) $(HIL_BOARD) $(HIL_BENCH) $(if $(MARK),-m '$(MARK)') \
 		--junit-xml=$(HIL)/junit.xml --html=$(HIL)/report.html --self-contained-html
 
 bench: setup ## all benchmarks, with their peers in the same run; build/bench.json and a table

@@ -27,6 +27,10 @@ from typing import Any, Self
 
 import serial
 
+from tidemark_host import discovery
+from tidemark_host.boards.base import BoardError
+from tidemark_host.boards.repl import GONE
+from tidemark_host.discovery import DiscoveryError
 from tidemark_host.toolchain_build import firmware_dir
 
 BAUD = 921_600
@@ -98,6 +102,7 @@ class _Connection:
         self._room = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._task = asyncio.create_task(self._run(place, timeout_s))
+        bridge.watch(self._task)
 
     async def _run(self, place: Place, timeout_s: float) -> None:
         code, streams = await _connect(place, min(timeout_s, _CONNECT_MAX_S))
@@ -158,15 +163,38 @@ async def _connect(
     return mux_host.OPEN, streams
 
 
+class BridgeError(BoardError):
+    """A bridge that serves no more, by a fault of its own; its code is `service`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("service", text)
+
+
+def find_port(name: str) -> str:
+    """Return where a device is now: by path, URL, USB serial number, USB location or nickname.
+
+    Raises DiscoveryError, BoardError.
+    """
+    return discovery.find(name, discovery.serial_ports(), discovery.read_names()).port
+
+
 class Bridge:
     """Serves one serial device until the end of its `async with` block.
 
-    `port`: a device's path or a pyserial URL, such as socket://127.0.0.1:4000. `allow`: the hosts
-    and ports that the board may reach. `say(event, values)`: told of what happens, in the loop.
+    `port`: what `find(port)` makes a device's path of, or a pyserial URL such as
+    socket://127.0.0.1:4000, anew whenever it is opened. `allow`: the hosts and ports that the
+    board may reach. `say(event, values)`: told of what happens, in the loop. A fault of its own
+    ends it: `failed` is set, and the block raises BridgeError at its end.
     """
 
     def __init__(
-        self, port: str, allow: Iterable[Place], *, baud: int = BAUD, say: Say | None = None
+        self,
+        port: str,
+        allow: Iterable[Place],
+        *,
+        baud: int = BAUD,
+        say: Say | None = None,
+        find: Callable[[str], str] = find_port,
     ) -> None:
         firmware = str(firmware_dir())
         if firmware not in sys.path:
@@ -174,6 +202,7 @@ class Bridge:
         from tidemark_host.boards.mux_host import HostEnd
 
         self._port = port
+        self._find = find
         self._baud = baud
         self._allow = {(host.lower(), number) for host, number in allow}
         self._say: Say = say or (lambda event, values: None)
@@ -190,6 +219,8 @@ class Bridge:
         self._up = self._down = 0
         self._told: set[Place] = set()  # destinations that were said to be denied
         self.plugged = asyncio.Event()
+        self.failed = asyncio.Event()
+        self._fault: BaseException | None = None
 
     @property
     def connected(self) -> bool:
@@ -219,7 +250,29 @@ class Bridge:
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._watch())]
+        for task in self._tasks:
+            self.watch(task)
         return self
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """End with the fault that a task ends with."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                self._fail(error)
+
+        task.add_done_callback(done)
+
+    def _fail(self, error: BaseException) -> None:
+        """Serve no more: half of a bridge looks to its board like a network that hangs."""
+        if self._fault is None:
+            self._fault = error
+            self._say("broken", {"reason": f"{type(error).__name__}: {error}"})
+        for task in self._tasks:
+            task.cancel()
+        self._close_port()
+        self._close_all()
+        self.failed.set()
 
     async def __aexit__(
         self,
@@ -232,6 +285,9 @@ class Bridge:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._close_port()
         self._close_all()
+        if self._fault is not None and error is None:
+            text = f"the bridge at {self._port} failed: {type(self._fault).__name__}"
+            raise BridgeError(f"{text}: {self._fault}") from self._fault
 
     # -- the serial device --
 
@@ -240,27 +296,31 @@ class Bridge:
         told = ""
         while True:
             try:
-                self._serial = await asyncio.to_thread(self._open_port)
-            except (OSError, ValueError) as error:  # SerialException is an OSError
+                self._serial, device = await asyncio.to_thread(self._open_port)
+                self._attach()
+            except (*GONE, ValueError, DiscoveryError, BoardError) as error:
+                self._close_port()
                 if str(error) != told:
                     told = str(error)
                     self._say("waiting", {"port": self._port, "reason": told})
                 await asyncio.sleep(_RETRY_S)
                 continue
             told = ""
-            self._attach()
-            self._say("plugged", {"port": self._port})
+            self._say("plugged", {"port": device})
             await self._gone.wait()
             self._close_port()
             self._say("unplugged", {"port": self._port})
             await asyncio.sleep(_RETRY_S)
 
-    def _open_port(self) -> Any:
-        device = serial.serial_for_url(self._port, self._baud, timeout=0, exclusive=True)
+    def _open_port(self) -> tuple[Any, str]:
+        path = self._find(self._port)
+        if not path:
+            raise BoardError("absent", f"{self._port} is not plugged in")
+        device = serial.serial_for_url(path, self._baud, timeout=0, exclusive=True)
         # Adapters that hold bytes back for 16 ms halve the throughput.
-        with contextlib.suppress(AttributeError, NotImplementedError, OSError, ValueError):
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError, *GONE):
             device.set_low_latency_mode(True)
-        return device
+        return device, path
 
     def _attach(self) -> None:
         self._fd = self._serial.fileno()
@@ -277,11 +337,12 @@ class Bridge:
         self.plugged.clear()
         if device is None:
             return
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._fd)
-        loop.remove_writer(self._fd)
-        self._fd = -1
-        with contextlib.suppress(OSError):
+        if self._fd >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+            self._fd = -1
+        with contextlib.suppress(*GONE):
             device.close()
 
     def _readable(self) -> None:
@@ -303,6 +364,13 @@ class Bridge:
         self._step()
 
     def _step(self) -> None:
+        # Called by the loop, which would only log what is raised here and call again.
+        try:
+            self._move_on()
+        except Exception as error:
+            self._fail(error)
+
+    def _move_on(self) -> None:
         turns = self._end.turns
         self._end.step()
         self._take()

@@ -24,7 +24,7 @@ from mpremote.transport_serial import SerialTransport
 
 from tidemark_host import discovery
 from tidemark_host.boards.repl import GONE, close_transport
-from tidemark_host.discovery import Found
+from tidemark_host.discovery import DiscoveryError, Found
 
 _POLL_S = 0.1
 _WIDTH = 72
@@ -65,26 +65,27 @@ def _connect(found: Found) -> Any:
     """Wait until the board's port is there and can be opened; no limit: a person looks on."""
     told = False
     while True:
-        port = _port(found)
+        port, reason = _port(found)
         if port:
             try:
                 return SerialTransport(port, timeout=1)
             except (TransportError, *GONE) as error:
                 reason = str(error)
-        else:
-            reason = f"{found.nickname or found.serial or found.port} is not plugged in"
         if not told:
             click.echo(f"{reason}: waits, Ctrl-C ends", err=True)
             told = True
         time.sleep(_POLL_S)
 
 
-def _port(found: Found) -> str:
-    """Return where the board is now. After a reset it may have another name."""
-    if found.serial:
-        ports = discovery.serial_ports()
-        return next((port.device for port in ports if port.serial_number == found.serial), "")
-    return found.port if "://" in found.port or Path(found.port).exists() else ""
+def _port(found: Found) -> tuple[str, str]:
+    """Return where the board is now, or "" and why not. After a reset it may have another name."""
+    absent = f"{found.nickname or found.key or found.port} is not plugged in"
+    if found.key:
+        try:
+            return discovery.port_named(found.key, discovery.serial_ports()), absent
+        except DiscoveryError as error:
+            return "", str(error)
+    return found.port if "://" in found.port or Path(found.port).exists() else "", absent
 
 
 def _repl(transport: Any) -> bool:

@@ -1,7 +1,8 @@
 """Which boards are plugged in, and what people call them.
 
-A board is named by its serial port, its USB serial number, or a nickname from boards.toml in the
-user's configuration folder (`TIDEMARK_BOARDS` names another file). Nothing here opens a port.
+A board is named by its serial port; its USB serial number; its USB location (1-1.4: bus, then the
+port of each hub) where it has no number of its own; or a nickname from boards.toml in the user's
+configuration folder (`TIDEMARK_BOARDS` names another file). Nothing here opens a port.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -20,6 +21,8 @@ MAX_FILE = 65_536  # bytes of boards.toml
 MAX_NAMES = 1_024
 _NICKNAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _SERIAL = re.compile(r"[A-Za-z0-9:._-]{1,64}")
+# As pyserial has it: with the interface behind it, of a device that has several.
+_LOCATION = re.compile(r"\d{1,3}-\d{1,3}(\.\d{1,3}){0,6}(:[x\d]{1,3}\.\d{1,3})?")
 # USB vendors of boards that run MicroPython: Raspberry Pi, Espressif, bridges beside ESP32s.
 _VENDORS = frozenset({0x2E8A, 0x303A, 0x10C4, 0x1A86, 0x0403})
 
@@ -39,26 +42,39 @@ class PortInfo(Protocol):
     serial_number: str | None
     vid: int | None
     product: str | None
+    location: str | None
 
 
 @dataclass(frozen=True)
 class Nickname:
-    """A person's name for a board: its USB serial number and the folder of boards/ it is."""
+    """A person's name for a board: its USB serial number, or "" and its USB location; and the
+    folder of boards/ it is."""
 
     name: str
     serial: str
     board: str
+    location: str = ""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A board as it was named: port ("" when it is not plugged in), serial number, nickname."""
+    """A board as it was named: port ("" when it is not plugged in), serial number, nickname.
+
+    `by_location`: known by the place that it is plugged in at, not by its serial number.
+    """
 
     port: str
     serial: str = ""
     nickname: str = ""
     board: str = ""
     product: str = ""
+    location: str = ""
+    by_location: bool = False
+
+    @property
+    def key(self) -> str:
+        """Return what it is found again by when its port has another name, "" for a bare port."""
+        return self.location if self.by_location else self.serial
 
 
 def serial_ports() -> list[PortInfo]:
@@ -94,11 +110,17 @@ def read_names(path: Path | None = None) -> dict[str, Nickname]:
 
 def _nickname(path: Path, name: str, table: object) -> Nickname:
     row = cast("dict[str, object]", table if isinstance(table, dict) else {})
-    serial, board = row.get("serial"), row.get("board", "")
-    good = isinstance(serial, str) and isinstance(board, str) and set(row) <= {"serial", "board"}
-    if not good or not isinstance(serial, str) or not isinstance(board, str):
-        raise DiscoveryError("names", f'{path}: [{name}] wants serial = "..." and board = "..."')
-    return _checked(Nickname(name, serial, board))
+    known = {"serial", "board", "location"}
+    texts = {key: value for key, value in row.items() if isinstance(value, str) and key in known}
+    if len(texts) != len(row) or ("serial" in texts) == ("location" in texts):
+        raise DiscoveryError(
+            "names",
+            f'{path}: [{name}] wants serial = "..." or location = "...", and board = "..."',
+        )
+    made = Nickname(
+        name, texts.get("serial", ""), texts.get("board", ""), texts.get("location", "")
+    )
+    return _checked(made)
 
 
 def _checked(nickname: Nickname) -> Nickname:
@@ -106,11 +128,18 @@ def _checked(nickname: Nickname) -> Nickname:
         raise DiscoveryError(
             "nickname", f"{nickname.name!r}: a letter, then at most 31 letters, digits, - or _"
         )
-    if not _SERIAL.fullmatch(nickname.serial):
+    if nickname.location and not is_location(nickname.location):
+        raise DiscoveryError("location", f"{nickname.location!r} is no USB location, as 1-1.4 is")
+    if not nickname.location and not _SERIAL.fullmatch(nickname.serial):
         raise DiscoveryError("serial", f"{nickname.serial!r} is no USB serial number")
     if nickname.board and not nickname.board.isidentifier():
         raise DiscoveryError("board", f"{nickname.board!r} is no folder of boards/")
     return nickname
+
+
+def is_location(text: str) -> bool:
+    """Return whether a text looks like a USB location."""
+    return bool(_LOCATION.fullmatch(text))
 
 
 def keep_name(nickname: Nickname, path: Path | None = None) -> None:
@@ -132,7 +161,8 @@ def forget_name(name: str, path: Path | None = None) -> None:
 
 def _write_names(names: Mapping[str, Nickname], path: Path) -> None:
     tables = [
-        f'[{row.name}]\nserial = "{row.serial}"\n'
+        f"[{row.name}]\n"
+        + (f'location = "{row.location}"\n' if row.location else f'serial = "{row.serial}"\n')
         + (f'board = "{row.board}"\n' if row.board else "")
         for row in sorted(names.values(), key=lambda row: row.name)
     ]
@@ -144,29 +174,79 @@ def _write_names(names: Mapping[str, Nickname], path: Path) -> None:
 
 def boards(ports: Iterable[PortInfo], names: Mapping[str, Nickname]) -> list[Found]:
     """Return the boards that are plugged in, then those that have a name and are absent."""
-    by_serial = {row.serial: row for row in names.values()}
-    found: list[Found] = []
-    for port in sorted(ports, key=lambda port: port.device):
-        serial = port.serial_number or ""
-        row = by_serial.pop(serial, None) if serial else None
-        if row or port.vid in _VENDORS:
+    ports = sorted(ports, key=lambda port: port.device)
+    named = [_found(port, ports, names) for port in ports]
+    found = [row for row, port in zip(named, ports, strict=True) if row.nickname or _ours(port)]
+    here = {row.nickname for row in found}
+    for row in sorted(names.values(), key=lambda row: row.name):
+        if row.name not in here:
+            place = bool(row.location)
             found.append(
-                Found(
-                    port.device,
-                    serial,
-                    row.name if row else "",
-                    row.board if row else "",
-                    port.product or "",
-                )
+                Found("", row.serial, row.name, row.board, "", row.location, by_location=place)
             )
-    absent = sorted(by_serial.values(), key=lambda row: row.name)
-    return found + [Found("", row.serial, row.name, row.board) for row in absent]
+    return found
+
+
+def _ours(port: PortInfo) -> bool:
+    return port.vid in _VENDORS
+
+
+def _found(port: PortInfo, ports: Iterable[PortInfo], names: Mapping[str, Nickname]) -> Found:
+    """Return the board at a port. Of several with one serial number each is known by its place,
+    and each has the nickname that goes by that number."""
+    serial, location = port.serial_number or "", port.location or ""
+    row = next((row for row in names.values() if row.location and _at(port, row.location)), None)
+    by_location = bool(row) or (bool(location) and len(_with_serial(serial, ports)) != 1)
+    if row is None and serial:
+        row = next((row for row in names.values() if row.serial == serial), None)
+    return Found(
+        port.device,
+        serial,
+        row.name if row else "",
+        row.board if row else "",
+        port.product or "",
+        location,
+        by_location,
+    )
+
+
+def _with_serial(serial: str, ports: Iterable[PortInfo]) -> list[PortInfo]:
+    return [port for port in ports if serial and port.serial_number == serial]
+
+
+def _at(port: PortInfo, location: str) -> bool:
+    """Return whether a port is at a USB location, with its interface or without."""
+    here = port.location or ""
+    return bool(location) and location in (here, here.partition(":")[0])
+
+
+def port_named(key: str, ports: Iterable[PortInfo]) -> str:
+    """Return the port with a USB serial number, or at a USB location; "" when there is none.
+
+    Raises DiscoveryError `several`: an adapter's maker may give all of them one number.
+    """
+    ports = list(ports)
+    fit = _with_serial(key, ports) or [port for port in ports if _at(port, key)]
+    if len(fit) > 1:
+        raise _several(key, fit)
+    return fit[0].device if fit else ""
+
+
+def _several(key: str, ports: Iterable[PortInfo] | Iterable[Found]) -> DiscoveryError:
+    rows = sorted(
+        (port.port if isinstance(port, Found) else port.device, port.location or "")
+        for port in ports
+    )
+    listed = ", ".join(device + (f" at {place}" if place else "") for device, place in rows)
+    places = [place for _, place in rows if place]
+    hint = f"the port or its USB location, as {places[0]}" if places else "the port"
+    return DiscoveryError("several", f"{len(rows)} ports are {key!r}: {listed}. Name {hint}")
 
 
 def find(
     target: str, ports: Iterable[PortInfo], names: Mapping[str, Nickname], *, absent: bool = False
 ) -> Found:
-    """Return the board that `target` names: nickname, USB serial number, or port.
+    """Return the board that `target` names: nickname, USB serial number, USB location, or port.
 
     Anything with a slash, `socket://` or `COM` is taken as a port, listed or not. "" is the only
     board that is plugged in. absent: a known board that is not plugged in is an answer, too.
@@ -177,10 +257,12 @@ def find(
     here = [board for board in known if board.port]
     if not target:
         if len(here) != 1:
-            listed = ", ".join(board.nickname or board.serial or board.port for board in here)
+            listed = ", ".join(board.nickname or board.key or board.port for board in here)
             raise DiscoveryError(
                 "several" if here else "none",
-                f"name one of: {listed}" if here else "no board is plugged in",
+                f"name one of: {listed}. `tidemark boards` lists them"
+                if here
+                else "no board is plugged in. Plug one in: `tidemark boards` lists it",
             )
         return here[0]
     if "/" in target or re.fullmatch(r"COM\d+", target):
@@ -188,16 +270,35 @@ def find(
         real = str(Path(target).resolve()) if Path(target).exists() else target
         listed = [board for board in here if board.port in (device, real)]
         return listed[0] if listed else Found(target)
-    for board in known:
-        if target not in (board.nickname, board.serial):
-            continue
-        if board.port or absent:
-            return board
-        raise DiscoveryError("absent", f"{target} (USB serial number {board.serial}) is not here")
-    # A serial number that nobody named and whose maker is not on the list above.
-    for port in ports:
-        if port.serial_number == target:
-            return Found(port.device, target, product=port.product or "")
+    # Beside them what nobody named and whose maker is not on the list above.
+    others = [_found(port, ports, names) for port in ports if not _ours(port)]
+    fit = _fitting(target, [*known, *(row for row in others if not row.nickname)])
+    plugged = [board for board in fit if board.port]
+    if len(plugged) > 1:
+        raise _several(target, plugged)
+    if plugged or (fit and absent):
+        return (plugged or fit)[0]
+    if fit:
+        what = "USB location" if fit[0].by_location else "USB serial number"
+        raise DiscoveryError(
+            "absent", f"{target} ({what} {fit[0].key}) is not here. Is it plugged in, and on?"
+        )
     raise DiscoveryError(
-        "unknown", f"no board has the port, USB serial number or nickname {target!r}"
+        "unknown",
+        f"no board has the port, USB serial number, USB location or nickname {target!r}. "
+        "`tidemark boards` lists those that are plugged in",
     )
+
+
+def _fitting(target: str, boards: Iterable[Found]) -> list[Found]:
+    """Return the boards of a name: by nickname, else serial number, else USB location."""
+    boards = list(boards)
+    fit = [board for board in boards if board.nickname == target]
+    fit = fit or [board for board in boards if board.serial == target]
+    if fit:
+        return fit
+    return [
+        replace(board, by_location=True)
+        for board in boards
+        if target in (board.location, board.location.partition(":")[0])
+    ]

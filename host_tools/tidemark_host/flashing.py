@@ -15,13 +15,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemark_host import bootsel, discovery, remote, uf2_file
-from tidemark_host.boardfile import Board
+from tidemark_host import bootsel, discovery, remote, toolchain_build, uf2_file
+from tidemark_host.boardfile import Board, BoardFileError
 from tidemark_host.boards.base import BoardError
 from tidemark_host.boards.repl import Repl
 from tidemark_host.bootsel import Drive, Progress
 from tidemark_host.discovery import Found, PortInfo
-from tidemark_host.toolchain_cache import lock
+from tidemark_host.toolchain_cache import ToolchainError, lock
 
 # What a board writes itself, and must not find again behind a new key.
 STATE = ("provisioning", "counter", "journal", "evidence", "outbox")
@@ -62,14 +62,16 @@ class Image:
         end = self.board.regions["runtime"].end
         return all(offset + size <= end for offset, size in self.spans)
 
-    def erasing_state(self) -> Image:
-        """Return this image and blank sectors for all that the board has written itself."""
+    def erasing_state(self, former: Board | None = None) -> Image:
+        """Return this image and blank sectors for all that the board has written itself, also as
+        the board that it was before."""
         blank = b"\xff" * self.board.sector
         parts = dict(self.parts)
-        for name in STATE:
-            region = self.board.regions[name]
-            for offset in range(region.offset, region.end, self.board.sector):
-                parts.setdefault(offset, blank)
+        for board in (self.board, former or self.board):
+            for name in STATE:
+                region = board.regions[name]
+                for offset in range(region.offset, region.end, self.board.sector):
+                    parts.setdefault(offset, blank)
         return Image(self.board, parts)
 
 
@@ -123,8 +125,8 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
     """Flash the board at a serial port through its boot ROM, unless it holds the image already.
 
     The board is asked what it is first, and afterwards whether it holds the image. Raises
-    FlashingError: `wrong-board`, `used`, `other-drive`, `no-drive`, `gone`, `verify`; DriveError;
-    BoardError `console` for a board that does not answer.
+    FlashingError: `wrong-board`, `wrong-chip`, `wrong-flash`, `used`, `other-drive`, `no-drive`,
+    `gone`, `verify`; DriveError; BoardError `console` for a board that does not answer.
     """
     # From the look for other boards' drives until this one is back and was asked.
     with bench.lock():
@@ -134,7 +136,8 @@ def flash_rp2(found: Found, image: Image, bench: Bench, *, force: bool = False) 
 def _flash_rp2(found: Found, image: Image, bench: Bench, force: bool) -> Outcome:
     with _opened(found, bench) as console:
         facts = remote.ask(console)
-        refusal = (None if force else _refusal(facts, image)) or other_drive(image, bench)
+        former = _definition(facts.board)
+        refusal = _refusal(facts, former, image, force) or other_drive(image, bench)
         holds = facts.board == image.board.name and _holds(console, image)
         if facts.board and (holds or refusal):
             remote.resume(console)
@@ -145,7 +148,7 @@ def _flash_rp2(found: Found, image: Image, bench: Bench, force: bool) -> Outcome
         remote.enter_bootloader(console)
     # What other firmware left in the regions of our state would stop the provisioning.
     erase = (force or not facts.board) and not image.runtime_only
-    how = flash_drive(image.erasing_state() if erase else image, bench)
+    how = flash_drive(image.erasing_state(former) if erase else image, bench)
     back = _wait_back(found, bench)
     with bench.open(back) as console:
         if not _holds(console, image):
@@ -169,18 +172,52 @@ def _holds(console: remote.Console, image: Image) -> bool:
     return remote.digest(console, image.spans) == image.digest
 
 
-def _refusal(facts: remote.Facts, image: Image) -> FlashingError | None:
-    """Return why a board must not be flashed without being asked for it twice."""
+def _definition(name: str) -> Board | None:
+    """Return the board that a running one says it is, None for none of boards/."""
+    try:
+        return toolchain_build.board_of(name)
+    except (BoardFileError, ToolchainError):
+        return None
+
+
+def _refusal(
+    facts: remote.Facts, former: Board | None, image: Image, force: bool
+) -> FlashingError | None:
+    """Return why a board must not be flashed: without being asked for it twice, or at all."""
     if facts.board and facts.board != image.board.name:
-        return FlashingError(
-            "wrong-board", f"the board runs {facts.board}, the image is for {image.board.name}"
-        )
-    if facts.used and not image.runtime_only:
+        return _other_board(facts, former, image, force)
+    if facts.used and not image.runtime_only and not force:
         return FlashingError(
             "used",
             "the board was used: a factory image takes its key and counters. --runtime keeps "
             "them; --force erases them",
         )
+    return None
+
+
+def _other_board(
+    facts: remote.Facts, former: Board | None, image: Image, force: bool
+) -> FlashingError | None:
+    """Return why a board does not become another one. What `force` lifts must leave no state: the
+    key of the one that it was, beside a counter that something else was written over, would be
+    used again by whoever flashes that one back (I1)."""
+    board = image.board
+    what = f"the board runs {facts.board}, the image is for {board.name}"
+    if former and former.chip.name != board.chip.name:
+        return FlashingError("wrong-chip", f"{what}: {former.chip.name} against {board.chip.name}")
+    if former and former.flash_size < board.flash_size:
+        sizes = f"{former.flash_size >> 10} KiB against {board.flash_size >> 10}"
+        return FlashingError("wrong-flash", f"{what}: a flash of {sizes}")
+    if image.runtime_only:
+        # Its runtime's region ends elsewhere, in the middle of the other's key and counters.
+        hint = f"what it wrote itself lies elsewhere. Try: --runtime --board {facts.board}"
+        return FlashingError("wrong-board", f"{what}, and {hint}")
+    if not former:
+        hint = "it is no folder of boards/, so nothing says where its key lies, to erase it"
+        return FlashingError("wrong-board", f"{what}: {hint}")
+    if not force:
+        hint = "--force makes it that one, and erases its key and counters"
+        return FlashingError("wrong-board", f"{what}. {hint}")
     return None
 
 
@@ -253,8 +290,8 @@ def _tool(argv: Sequence[str], code: str) -> None:
 def _wait_back(found: Found, bench: Bench) -> str:
     """Return the port of a board that was flashed, once it answers there again.
 
-    By its serial number where it has one: the port's name may be another one. Raises
-    FlashingError `gone`.
+    By its serial number or location: the port's name may be another one. Raises FlashingError
+    `gone`, `several`.
     """
     until = time.monotonic() + bench.back_s
     while time.monotonic() < until:
@@ -270,9 +307,9 @@ def _wait_back(found: Found, bench: Bench) -> str:
 
 
 def _port_now(found: Found, bench: Bench) -> str:
-    if found.serial:
-        for port in bench.ports():
-            if port.serial_number == found.serial:
-                return port.device
-        return ""
+    if found.key:
+        try:
+            return discovery.port_named(found.key, bench.ports())
+        except discovery.DiscoveryError as error:
+            raise FlashingError(error.code, f"flashed, but which one is it? {error}") from error
     return found.port if "://" in found.port or Path(found.port).exists() else ""

@@ -181,7 +181,11 @@ def _factory(
     blank = dict(_sectors(b"", mine["ota_1"].offset, partitions.SECTOR))
     for name in names:
         blank |= dict(_sectors(b"", mine[name].offset, mine[name].size))
-    return parts, blank
+    # One that was another board keeps no key where that one would find it: beside a counter that
+    # something else was written over, it would be used again (I1).
+    for name in STATE if used else ():
+        blank |= dict(_sectors(b"", places[name].offset, places[name].size))
+    return parts, {at: part for at, part in blank.items() if at not in parts}
 
 
 def _runtime(

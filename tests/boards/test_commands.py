@@ -16,7 +16,7 @@ from tests.boards.conftest import Desk
 from tests.boards.usb_serial import Port, wait
 from tidemark_host import bootsel, discovery, flashing, remote
 from tidemark_host.boards.repl import Repl
-from tidemark_host.cli import flash, provision, wifi
+from tidemark_host.cli import console, evidence, flash, provision, wifi
 from tidemark_host.discovery import Found, Nickname, keep_name
 from tidemark_host.gateway.identity import GatewayIdentity
 from tidemark_host.gateway.service import INVENTORY
@@ -195,6 +195,27 @@ def test_board_that_is_absent_or_unknown_is_said_so_by_every_verb(
         assert code in run(provision, name, *root, *where).output
 
 
+@pytest.mark.parametrize(("name", "code"), [((), "(none)"), (("cellar",), "(unknown)")])
+def test_every_verb_takes_the_only_board_and_says_how_to_see_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: tuple[str, ...], code: str
+) -> None:
+    monkeypatch.setenv("TIDEMARK_BOARDS", str(tmp_path / "boards.toml"))
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [])
+    GatewayIdentity.load_or_create(tmp_path / "gateway")
+    (tmp_path / "root.json").write_text("{}")
+    where = ("--broker", "192.0.2.7:1883", "--updates", "http://192.0.2.7:8080")
+    where += ("--root", str(tmp_path / "root.json"), "--gateway", str(tmp_path / "gateway"))
+    rest: dict[Any, tuple[str, ...]] = {
+        provision: where,
+        wifi: ("--wifi-ssid", "x", "--wifi-open"),
+    }
+    for verb in (flash, console, evidence, wifi, provision):
+        done = run(verb, *name, *rest.get(verb, ()))
+        assert done.exit_code == 1, (verb, done.output)
+        assert code in done.output
+        assert "`tidemark boards` lists" in done.output
+
+
 def test_folder_of_a_drive_is_flashed_without_a_port(named: Desk, tmp_path: Path) -> None:
     image = tmp_path / "factory.uf2"
     image.write_bytes(encode(named.image.parts, named.definition.chip))
@@ -228,6 +249,16 @@ def test_virtual_board_takes_the_newest_release_of_a_repository(
     assert "(used)" in refused.output
     assert (place / "flash.bin").read_bytes() == used
     assert "written" in run(flash, *words, "--force").output
+
+
+def test_virtual_board_refuses_a_runtime_and_keeps_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "flash.bin"
+    path.write_bytes(b"a key and a counter")
+    for words in ((), ("--force",)):
+        done = run(flash, f"virtual:{tmp_path}", "--runtime", *words)
+        assert done.exit_code == 1
+        assert "(no-way)" in done.output
+    assert path.read_bytes() == b"a key and a counter"
 
 
 def test_options_that_exclude_each_other_are_wrong_usage(

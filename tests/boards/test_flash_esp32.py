@@ -335,6 +335,24 @@ def test_a_larger_flash_is_taken_by_force(make: Make) -> None:
         assert boots(ESP32, rom.flash) == 0
 
 
+@pytest.mark.parametrize("sizes", [("_8MB", ""), ("", "_8MB")])
+def test_a_board_that_becomes_another_one_keeps_no_key_of_the_former(
+    make: Make, sizes: tuple[str, str]
+) -> None:
+    """A key beside a counter that was written over would be used again (I1)."""
+    former, latter = (BOARDS[f"TIDEMARK_ESP32{size}"] for size in sizes)
+    with RomSerial("esp32", bytearray(b"\xff" * (8 << 20)), 0x17) as rom:
+        flashed(rom, make(former.name) / "factory.bin", former, force=True)
+        for name in STATE:
+            put(rom.flash, former.regions[name].offset, b"the former's own")
+        factory = make(latter.name) / "factory.bin"
+        with refused("used" if latter.flash_size > 4 << 20 else "wrong-flash"):
+            flashed(rom, factory, latter)
+        assert flashed(rom, factory, latter, force=True).verified
+        assert b"the former's own" not in rom.flash
+        assert boots(latter, rom.flash) == 0
+
+
 @pytest.mark.parametrize(
     ("register", "value", "words"),
     [(0x3FF5A000, 1 << 20, "flash-encryption"), (0x3FF5A018, 1 << 4, "secure-boot")],

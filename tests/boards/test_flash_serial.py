@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from tests.boards.conftest import Desk, DeskRepl
 from tests.boards.usb_serial import wait
+from tests.conftest import REPO
 from tidemark_host import bootsel, provision, remote
+from tidemark_host.boardfile import Board, load_board
 from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found
 from tidemark_host.flashing import (
@@ -134,15 +137,74 @@ def test_used_board_keeps_its_key_unless_it_is_asked_for_twice(desk: Desk) -> No
     assert own(desk) != former
 
 
-def test_image_of_another_board_is_refused(desk: Desk) -> None:
-    import dataclasses
+class Posing(DeskRepl):
+    """Until it is flashed, the board says that it is another one."""
 
+    name = "TIDEMARK_PICO_W"
+
+    def __init__(self, desk: Desk, console_path: str) -> None:
+        super().__init__(console_path)
+        if not desk.rom.flashed:
+            self.exec(f"import tidemark_board\ntidemark_board.NAME = {self.name!r}")
+
+
+@pytest.fixture
+def posing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A desk whose board says that it is a Pico W, and has left the Pico W's key."""
     wait(desk.usb.path.exists, "port")
-    pico = dataclasses.replace(desk.definition, name="TIDEMARK_PICO")
+    monkeypatch.setattr(desk.bench, "open", lambda path: Posing(desk, path))
+    with desk.board.flash_path.open("r+b") as flash:
+        for name in STATE:
+            flash.seek(load(Posing.name).regions[name].offset)
+            flash.write(b"the former's own")
+    return desk
+
+
+def load(name: str) -> Board:
+    return load_board(REPO / "boards" / name / "board.toml")
+
+
+def refused_as(code: str, desk: Desk, image: Image, force: bool = True) -> str:
+    plugs = desk.usb.plugs
     with pytest.raises(FlashingError) as refused:
-        flash_rp2(found(desk), Image(pico, desk.image.parts), desk.bench)
-    assert refused.value.code == "wrong-board"
+        flash_rp2(found(desk), image, desk.bench, force=force)
+    assert refused.value.code == code
     assert desk.rom.flashed == 0
+    assert desk.usb.plugs == plugs
+    return str(refused.value)
+
+
+def test_board_becomes_another_one_by_force_and_keeps_no_key_of_the_former(posing: Desk) -> None:
+    assert "--force" in refused_as("wrong-board", posing, posing.image, force=False)
+    assert flash_rp2(found(posing), posing.image, posing.bench, force=True).verified
+    assert b"the former's own" not in posing.board.flash_path.read_bytes()
+    assert own(posing)
+
+
+def test_no_force_puts_a_runtime_over_another_boards_key(posing: Desk) -> None:
+    runtime = Image(posing.definition, {0: bytes(4096)})
+    for force in (False, True):
+        said = refused_as("wrong-board", posing, runtime, force)
+        assert "--runtime --board TIDEMARK_PICO_W" in said
+        assert "--force" not in said
+
+
+def test_no_force_makes_a_board_that_nobody_can_find_the_key_of(
+    posing: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Posing, "name", "SOMEBODY_S")
+    assert "boards/" in refused_as("wrong-board", posing, posing.image)
+
+
+def test_no_force_puts_an_image_on_another_chip_or_a_smaller_flash(
+    posing: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for force in (False, True):
+        large = dataclasses.replace(posing.definition, flash_size=4 << 20)
+        refused_as("wrong-flash", posing, Image(large, posing.image.parts), force)
+    monkeypatch.setattr(Posing, "name", "TIDEMARK_PICO2")
+    for force in (False, True):
+        refused_as("wrong-chip", posing, posing.image, force)
 
 
 def test_flash_that_does_not_hold_what_was_written_is_reported(desk: Desk) -> None:
@@ -171,6 +233,24 @@ def test_board_that_stays_away_is_reported_within_bounds(desk: Desk) -> None:
     with pytest.raises(FlashingError) as refused:
         flash_rp2(Found(desk.port.device, "0000"), desk.image, desk.bench)
     assert refused.value.code == "gone"
+
+
+def test_board_without_a_number_of_its_own_is_found_again_by_its_place(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    mine = dataclasses.replace(desk.port, serial_number=None, location="1-2")
+    other = dataclasses.replace(mine, device="/dev/nothing", location="1-1")
+    desk.bench.ports = lambda: [other, mine] if desk.usb.path.exists() else [other]
+    known = Found(mine.device, location="1-2", by_location=True)
+    assert flash_rp2(known, desk.image, desk.bench).port == mine.device
+
+
+def test_two_boards_of_one_number_after_flashing_are_a_question(desk: Desk) -> None:
+    wait(desk.usb.path.exists, "port")
+    twin = dataclasses.replace(desk.port, device="/dev/nothing")
+    desk.bench.ports = lambda: [twin, desk.port]
+    with pytest.raises(FlashingError, match="/dev/nothing") as refused:
+        flash_rp2(found(desk), desk.image, desk.bench)
+    assert refused.value.code == "several"
 
 
 def test_another_board_that_waits_in_its_boot_rom_is_not_flashed_in_its_place(
@@ -218,8 +298,6 @@ def test_without_a_drive_picotool_does_it_and_without_both_the_way_is_said(
 
 
 def test_drive_of_another_chip_is_refused(desk: Desk) -> None:
-    import dataclasses
-
     from tidemark_host.chips import CHIPS
 
     desk.rom.appear()

@@ -49,6 +49,7 @@ class Port:
     serial_number: str | None = "E66038B713952A31"
     vid: int | None = 0x2E8A
     product: str | None = "Board in FS mode"
+    location: str | None = None
 
 
 class UsbSerial:

@@ -59,7 +59,7 @@ class Mutant:
     @property
     def is_emulated(self) -> bool:
         """Whether its tests run on the emulated Pico."""
-        return any("emulated" in test for test in self.tests)
+        return any("emulated" in test or "pico" in test for test in self.tests)
 
     @property
     def invariant(self) -> str:

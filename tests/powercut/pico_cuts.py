@@ -298,17 +298,23 @@ def _judge(order: Sequence[str], flash: tuple[object, ...], readings: Sequence[s
         flash = live.flash
         if live.violations:
             return [came, f"refused by the flash: {live.violations[0]}"]
+    confirmed, floor, _ = _state(flash)
+    return [came, verdict(order, came, confirmed, floor)]
+
+
+def verdict(order: Sequence[str], came: Sequence[str], confirmed: str, floor: int) -> str:
+    """Return what is wrong ("" if nothing) with a board on which `came` came up, one after the
+    other, and that has this slot confirmed (I3) and this floor (I4) at the end."""
     wrong = [what for what in came if what not in order]
     if wrong:
-        return [came, f"{wrong[0]!r} came up"]
+        return f"{wrong[0]!r} came up"
     if order.index(came[1]) < order.index(came[0]):
-        return [came, "went back at the second boot"]
-    confirmed, floor, _ = _state(flash)
+        return "went back at the second boot"
     if came[1] != TRIAL and confirmed != came[1][0]:
-        return [came, f"slot {confirmed} is confirmed"]
+        return f"slot {confirmed} is confirmed"
     if floor != _RELEASE_OF.get(confirmed):
-        return [came, f"floor {floor}, slot {confirmed} confirmed"]
-    return [came, ""]
+        return f"floor {floor}, slot {confirmed} confirmed"
+    return ""
 
 
 def _state(flash: tuple[object, ...]) -> tuple[str, int, str]:

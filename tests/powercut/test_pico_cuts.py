@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.powercut import pico_cuts
+from tests.powercut.pico_cuts import TRIAL, A, B
 
 pytestmark = [pytest.mark.xdist_group("emulated"), pytest.mark.timeout(900)]
 
@@ -20,9 +21,31 @@ def test_a_cut_leaves_a_board_that_boots_and_never_goes_back(
     assert len(cuts) >= least
 
 
-def test_a_judge_sees_a_board_that_went_back_or_lost_its_floor() -> None:
+def test_judge_sees_a_board_on_which_the_wrong_slot_comes_up() -> None:
     factory = pico_cuts._fresh(pico_cuts._factory())
     assert pico_cuts._judge((pico_cuts.A,), factory, ("old", "old")) == [["a 1 normal"] * 2, ""]
     came, wrong = pico_cuts._judge((pico_cuts.TRIAL,), factory, ("old", "old"))
     assert came == ["a 1 normal"] * 2
     assert wrong == "'a 1 normal' came up"
+
+
+@pytest.mark.parametrize(
+    ("came", "confirmed", "floor", "wrong"),
+    [
+        ((TRIAL, TRIAL), "a", 1, ""),
+        ((TRIAL, B), "b", 2, ""),
+        ((B, B), "b", 2, ""),
+        ((A, B), "b", 2, "'a 1 normal' came up"),
+        (("rescue", B), "b", 2, "'rescue' came up"),
+        ((B, TRIAL), "a", 1, "went back at the second boot"),
+        ((B, B), "a", 1, "slot a is confirmed"),
+        ((B, B), "none", 0, "slot none is confirmed"),
+        ((B, B), "b", 1, "floor 1, slot b confirmed"),
+        ((TRIAL, TRIAL), "a", 2, "floor 2, slot a confirmed"),
+        ((TRIAL, TRIAL), "none", 0, "floor 0, slot none confirmed"),
+    ],
+)
+def test_judge_sees_a_board_that_went_back_or_lost_its_slot_or_floor(
+    came: tuple[str, str], confirmed: str, floor: int, wrong: str
+) -> None:
+    assert pico_cuts.verdict((TRIAL, B), came, confirmed, floor) == wrong

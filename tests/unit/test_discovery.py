@@ -24,6 +24,7 @@ class Port:
     serial_number: str | None = None
     vid: int | None = None
     product: str | None = None
+    location: str | None = None
 
 
 PICO = Port("/dev/ttyACM0", "E660AAAA", 0x2E8A, "Board in FS mode")
@@ -76,6 +77,61 @@ def test_named_board_that_is_not_plugged_in_is_absent_not_unknown() -> None:
     assert code("cellar", absent=True) == "unknown"
 
 
+CH340 = [
+    Port("/dev/ttyUSB1", None, 0x1A86, "USB Serial", "1-1.4"),
+    Port("/dev/ttyUSB2", "", 0x1A86, "USB Serial", "1-1.3:1.0"),
+]
+TWINS = [
+    Port("/dev/ttyUSB1", "0001", 0x10C4, "CP2102", "1-2"),
+    Port("/dev/ttyUSB0", "0001", 0x10C4, "CP2102", "1-1:1.0"),
+]
+
+
+def test_of_boards_with_one_serial_number_none_is_taken_for_the_other() -> None:
+    names = {"pump": Nickname("pump", "0001", "TIDEMARK_ESP32")}
+    for target in ("0001", "pump"):
+        with pytest.raises(DiscoveryError) as caught:
+            find(target, TWINS, names)
+        assert caught.value.code == "several"
+        assert "/dev/ttyUSB0 at 1-1:1.0, /dev/ttyUSB1 at 1-2. Name" in str(caught.value)
+    with pytest.raises(DiscoveryError, match=r"^name one of: 1-1:1\.0, 1-2\. "):
+        find("", TWINS, {})
+    # Each by its place: that is what it is found again by, too.
+    for target, key in (("1-1", "1-1:1.0"), ("1-1:1.0", "1-1:1.0"), ("/dev/ttyUSB1", "1-2")):
+        assert find(target, TWINS, {}).key == key
+    assert find("/dev/ttyUSB1", TWINS[:1], {}).key == "0001"
+    named = {"pump": Nickname("pump", "", "", "1-1")}
+    assert find("pump", TWINS, named).port == "/dev/ttyUSB0"
+    assert [row.nickname for row in discovery.boards(TWINS, named)] == ["pump", ""]
+
+
+def test_board_without_a_serial_number_is_known_by_its_place() -> None:
+    named = {"pump": Nickname("pump", "", "", "1-1.4")}
+    for target in ("1-1.4", "pump", "/dev/ttyUSB1"):
+        found = find(target, CH340, named)
+        assert (found.port, found.key, found.by_location) == ("/dev/ttyUSB1", "1-1.4", True)
+    assert find("1-1.3", CH340, {}).port == "/dev/ttyUSB2"
+    with pytest.raises(DiscoveryError, match=r"USB location 1-1\.4") as caught:
+        find("pump", CH340[1:], named)
+    assert caught.value.code == "absent"
+    assert find("pump", [], named, absent=True) == Found(
+        "", "", "pump", "", "", "1-1.4", by_location=True
+    )
+    # A port of a maker that is not known as one of boards, too.
+    strange = Port("/dev/ttyUSB7", None, 0x1234, None, "2-1")
+    assert find("2-1", [strange], {}).port == "/dev/ttyUSB7"
+
+
+def test_port_is_found_again_by_serial_number_or_place_or_is_a_question() -> None:
+    assert discovery.port_named("E660AAAA", PORTS) == "/dev/ttyACM0"
+    assert discovery.port_named("1-1", TWINS) == "/dev/ttyUSB0"
+    assert discovery.port_named("", [*TWINS, MODEM]) == ""
+    assert discovery.port_named("1-9", TWINS) == ""
+    with pytest.raises(DiscoveryError) as caught:
+        discovery.port_named("0001", TWINS)
+    assert caught.value.code == "several"
+
+
 def test_list_has_what_is_plugged_in_then_what_is_absent() -> None:
     listed = discovery.boards(PORTS, NAMES)
     assert [(row.port, row.nickname) for row in listed] == [
@@ -108,6 +164,7 @@ def test_nicknames_are_kept_replaced_and_forgotten(tmp_path: Path) -> None:
         (Nickname('x"]\n[y', "E660", ""), "nickname"),
         (Nickname("x", 'E"660', ""), "serial"),
         (Nickname("x", "", ""), "serial"),
+        (Nickname("x", "", "", "ttyUSB0"), "location"),
         (Nickname("x", "E660", "../x"), "board"),
     ],
 )
@@ -140,6 +197,8 @@ def test_any_file_is_names_or_a_typed_error(
         "x = 1\n",
         "[x]\nserial = 7\n",
         '[x]\nserial = "E"\nother = 1\n',
+        '[x]\nserial = "E"\nlocation = "1-1"\n',
+        '[x]\nboard = "VIRTUAL"\n',
         "#" * (discovery.MAX_FILE + 1),
     ],
 )
@@ -169,5 +228,18 @@ def test_command_names_lists_and_forgets(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     assert "absent" in run()
     assert "attic" not in run("--forget", "attic")
+    monkeypatch.setattr(discovery, "serial_ports", lambda: TWINS)
+    # By its place where it has no number of its own; so is one that comes later.
+    run("/dev/ttyUSB1", "--name", "pump")
+    rows = json.loads(run("1-7.2", "--name", "well", "--json"))
+    assert [(row["nickname"], row["port"], row["location"]) for row in rows] == [
+        ("", "/dev/ttyUSB0", "1-1:1.0"),
+        ("pump", "/dev/ttyUSB1", "1-2"),
+        ("greenhouse", "", ""),
+        ("well", "", "1-7.2"),
+    ]
+    assert "1-7.2" in run()
+    assert CliRunner().invoke(command, ["0001", "--name", "x"]).exit_code == 1
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [MODEM])
     assert CliRunner().invoke(command, ["/dev/ttyS0", "--name", "x"]).exit_code == 1
     assert CliRunner().invoke(command, ["--name", "x", "--board", "NONE"]).exit_code == 1

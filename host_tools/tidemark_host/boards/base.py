@@ -19,7 +19,7 @@ LOG_MAX = 200_000  # entries of a log of starts, operations, ...; older ones go
 INFRASTRUCTURE = frozenset(
     {
         *("absent", "busy", "closed", "copy", "flasher", "foreign", "keep", "lines", "port"),
-        *("power", "runtime", "service"),
+        *("power", "runtime", "service", "several"),
     }
 )
 

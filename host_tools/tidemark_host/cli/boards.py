@@ -28,7 +28,8 @@ def command(
 ) -> None:
     """List the boards that are plugged in and those that have a name but are absent.
 
-    TARGET with --name is a serial port or a USB serial number; without, the only board there is.
+    TARGET with --name is a serial port, a USB serial number, or a USB location for a board without
+    a number of its own; without, the only board there is.
     """
     if (target or board) and nickname is None:
         raise click.UsageError("TARGET and --board belong to --name")
@@ -39,7 +40,7 @@ def command(
         if nickname is not None:
             if board:
                 toolchain_build.board_of(board)
-            discovery.keep_name(Nickname(nickname, _serial(target, ports), board))
+            discovery.keep_name(Nickname(nickname, *_known_by(target, ports, board)))
         found = discovery.boards(ports, discovery.read_names())
     except (BoardFileError, DiscoveryError, ToolchainError) as error:
         raise click.ClickException(f"{error} ({error.code})") from error
@@ -49,23 +50,30 @@ def command(
     if not found:
         click.echo("no board is plugged in, and none has a name")
         return
-    table = Table("name", "board", "port", "USB serial number", "product")
+    table = Table("name", "board", "port", "USB serial number", "USB location", "product")
     for row in found:
         port = escape(row.port) if row.port else "[dim]absent[/dim]"
-        cells = [escape(cell) for cell in (row.nickname, row.board, row.serial, row.product)]
-        table.add_row(cells[0], cells[1], port, cells[2], cells[3])
+        cells = [
+            escape(cell)
+            for cell in (row.nickname, row.board, row.serial, row.location, row.product)
+        ]
+        table.add_row(*cells[:2], port, *cells[2:])
     Console(highlight=False).print(table)
 
 
-def _serial(target: str, ports: list[discovery.PortInfo]) -> str:
-    """Return the USB serial number of what is plugged in, or of what is going to be."""
+def _known_by(target: str, ports: list[discovery.PortInfo], board: str) -> tuple[str, str, str]:
+    """Return USB serial number, board and USB location, one of the outer two "", of what is
+    plugged in, or of what is going to be."""
     try:
         found = discovery.find(target, ports, discovery.read_names(), absent=True)
     except DiscoveryError as error:
         # A board that is not here yet may have its name already.
         if error.code != "unknown":
             raise
-        return target
-    if not found.serial:
-        raise DiscoveryError("serial", f"{found.port} has no USB serial number to know it by")
-    return found.serial
+        place = discovery.is_location(target)
+        return ("", board, target) if place else (target, board, "")
+    if not found.key:
+        raise DiscoveryError(
+            "serial", f"{found.port} has neither USB serial number nor location to know it by"
+        )
+    return ("", board, found.key) if found.by_location else (found.key, board, "")

@@ -10,7 +10,7 @@ import signal
 import click
 import rich_click
 
-from tidemark_host.bridge import BAUD, Bridge
+from tidemark_host.bridge import BAUD, Bridge, BridgeError
 
 _PROGRESS_S = 5.0
 
@@ -24,7 +24,12 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @click.command(cls=rich_click.RichCommand)
-@click.option("--port", required=True, help="Serial device or pyserial URL (socket://HOST:PORT).")
+@click.option(
+    "--port",
+    required=True,
+    help="Serial device, its USB serial number or location, its nickname (`tidemark boards`), or "
+    "a pyserial URL (socket://HOST:PORT).",
+)
 @click.option(
     "--allow",
     type=_address,
@@ -39,10 +44,15 @@ def command(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json: b
     """Connect a board without a network to the network, over its serial line.
 
     Opens TCP connections on the board's request, to the destinations of --allow and to no others.
-    The device may be unplugged and come back. Runs until SIGINT or SIGTERM; prints what happens,
+    The device may be unplugged and come back, at another port where it is named by serial number,
+    location or nickname. Runs until SIGINT or SIGTERM; prints what happens,
     and counters whenever they change.
     """
-    if asyncio.run(_run(port, allow, baud, as_json)):
+    try:
+        interrupted = asyncio.run(_run(port, allow, baud, as_json))
+    except BridgeError as error:
+        raise click.ClickException(str(error)) from error
+    if interrupted:
         raise click.exceptions.Abort
 
 
@@ -76,14 +86,15 @@ async def _run(port: str, allow: tuple[tuple[str, int], ...], baud: int, as_json
 
     async with Bridge(port, allow, baud=baud, say=say) as bridge:
         last: dict[str, object] = {}
-        while not stop.is_set():
-            try:
-                await asyncio.wait_for(stop.wait(), _PROGRESS_S)
-            except TimeoutError:
-                now = _counters(bridge, as_json)
-                if now != last:
-                    say("counters", now)
-                last = now
+        ends = [asyncio.create_task(event.wait()) for event in (stop, bridge.failed)]
+        while not stop.is_set() and not bridge.failed.is_set():
+            await asyncio.wait(ends, timeout=_PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
+            now = _counters(bridge, as_json)
+            if now != last and not stop.is_set():
+                say("counters", now)
+            last = now
+        for task in ends:
+            task.cancel()
         say("stopped", _counters(bridge, as_json))
     return interrupted
 

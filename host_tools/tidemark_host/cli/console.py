@@ -28,10 +28,10 @@ _VIRTUAL = "virtual:"
 def command(board: str, words: tuple[str, ...]) -> None:
     """Open the console of BOARD, or run mpremote's WORDS on it (`exec CODE`, `fs ls`, ...).
 
-    BOARD is a serial port, a USB serial number, a nickname (`tidemark boards`), by default the
-    only board that is plugged in; the pty of a virtual board that runs, socket://HOST:PORT; or
-    virtual:FOLDER, a virtual board whose flash is FOLDER/flash.bin, switched on for as long as
-    the console is open.
+    BOARD is a serial port, a USB serial number or location, a nickname (`tidemark boards`), by
+    default the only board that is plugged in; the pty of a virtual board that runs,
+    socket://HOST:PORT; or virtual:FOLDER, a virtual board whose flash is FOLDER/flash.bin,
+    switched on for as long as the console is open.
 
     Looking disturbs nothing. Ctrl-C stops the application under a lease: the board goes on feeding
     its watchdog, and resets itself when the lease ends; Ctrl-J renews it. A board that resets or

@@ -25,7 +25,7 @@ _VIRTUAL = "virtual:"
 
 
 @rich_click.command()
-@click.argument("source")
+@click.argument("source", default="")
 @click.option(
     "--board", "name", default="VIRTUAL", show_default=True, help="Whose flash a file is."
 )
@@ -34,8 +34,9 @@ _VIRTUAL = "virtual:"
 def command(source: str, name: str, stay: bool, as_json: bool) -> None:
     """Read the evidence ring of SOURCE and verify its chain; exit 1 when the chain is broken.
 
-    SOURCE is a running board (serial port, USB serial number, nickname, socket://HOST:PORT), a
-    file with the content of a flash, or virtual:FOLDER. A running board is interrupted, and reset
+    SOURCE is a running board (serial port, USB serial number or location, nickname,
+    socket://HOST:PORT), by default the only one that is plugged in; a file with the content of a
+    flash; or virtual:FOLDER. A running board is interrupted, and reset
     with the reason "request" when it has been read, so that it goes on with its work.
     """
     try:
@@ -49,7 +50,8 @@ def command(source: str, name: str, stay: bool, as_json: bool) -> None:
     except (BoardFileError, DiscoveryError, EvidenceError, ToolchainError, Uf2Error) as error:
         raise click.ClickException(f"{error} ({error.code})") from error
     except BoardError as error:
-        raise click.ClickException(f"{error}\nTry: tidemark console {source}") from error
+        hint = f"Try: tidemark console {source}".rstrip()
+        raise click.ClickException(f"{error}\n{hint}") from error
     except OSError as error:
         raise click.ClickException(f"{source}: {error.strerror or error}") from error
     if as_json:

@@ -70,7 +70,11 @@ _REFUSALS = (
 @click.option(
     "--runtime", is_flag=True, help="Only build/BOARD/firmware.uf2 (.bin): key and slots stay."
 )
-@click.option("--force", is_flag=True, help="Flash over a board that was used: its key is lost.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Flash over a board that was used, or is another one: its key is lost.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     target: str,
@@ -84,15 +88,21 @@ def command(
 ) -> None:
     """Write an image to TARGET, unless it is there already.
 
-    TARGET is a serial port, a USB serial number or a nickname (`tidemark boards`), by default the
-    only board that is plugged in; the folder of a boot ROM's drive, or `bootsel` for the one that
-    is mounted; or virtual:FOLDER.
+    TARGET is a serial port, a USB serial number or location, or a nickname (`tidemark boards`), by
+    default the only board that is plugged in; the folder of a boot ROM's drive, or `bootsel` for
+    the one that is mounted; or virtual:FOLDER.
     """
     if (repo is not None) + (image is not None) + runtime > 1 or (index and repo is None):
         raise click.UsageError("one of --repo (with --index), --image, --runtime")
     try:
         if target.startswith(_VIRTUAL):
             board = toolchain_build.board_of(name or "VIRTUAL")
+            if runtime:
+                raise FlashingError(
+                    "no-way",
+                    "a virtual board has no --runtime to flash: `tidemark virtual` starts the one "
+                    "of this tree; without --runtime its whole flash is written",
+                )
             _virtual(
                 Path(target.removeprefix(_VIRTUAL)), board, repo, index, image, force, as_json
             )

@@ -27,7 +27,7 @@ _DAY_S = 86_400
 
 
 @rich_click.command()
-@click.argument("port")
+@click.argument("port", default="")
 @click.option(
     "--gateway",
     "state",
@@ -85,7 +85,7 @@ def command(
     **network: Any,
 ) -> None:
     """Provision the board at PORT: a serial device, a pty, socket://host:port, a USB serial number
-    or a nickname (`tidemark boards`).
+    or location, or a nickname (`tidemark boards`); by default the only board that is plugged in.
 
     The board makes its key, verifies the image in slot A under ROOT and confirms it. Its public
     key goes into the inventory; the private one never leaves it. May be repeated after a cut.
@@ -129,10 +129,10 @@ def command(
     except InventoryError as error:
         raise click.ClickException(f"{error}\n{error.hint}") from error
     except BoardError as error:
-        hint = f"Try: tidemark console {port}" if error.code == "console" else ""
-        raise click.ClickException(f"{error}\n{hint}{_PORTS}" if hint else str(error)) from error
+        hint = f"\nTry: tidemark console {port}".rstrip() if error.code == "console" else ""
+        raise click.ClickException(f"{error}{hint}{_PORTS if hint else ''}") from error
     except DiscoveryError as error:
-        raise click.ClickException(f"{error} ({error.code}){_PORTS}") from error
+        raise click.ClickException(f"{error} ({error.code}){_VIRTUAL}") from error
     except (IdentityError, OSError) as error:
         raise click.ClickException(str(error)) from error
     result = {"id": born.id, "public": born.public.hex(), "board": born.board, **answer}
@@ -189,10 +189,8 @@ def _updates(text: str) -> str:
     return base
 
 
-_PORTS = (
-    ", or `tidemark boards` for those that are plugged in; a virtual board prints its "
-    "address when `tidemark virtual` switches it on"
-)
+_VIRTUAL = "; a virtual board prints its address when `tidemark virtual` switches it on"
+_PORTS = f", or `tidemark boards` for those that are plugged in{_VIRTUAL}"
 _HINTS = {
     "provisioned": "It has an owner already. To give it another one: tidemark flash --force.",
     "state-lost": "Its journal is gone. To begin anew: tidemark flash --force.",

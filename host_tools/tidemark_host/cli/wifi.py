@@ -16,7 +16,7 @@ from tidemark_host.discovery import DiscoveryError
 
 
 @rich_click.command()
-@click.argument("port")
+@click.argument("port", default="")
 @_wifi_options.network
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(port: str, as_json: bool, **options: Any) -> None:
@@ -36,12 +36,10 @@ def command(port: str, as_json: bool, **options: Any) -> None:
         hint = _HINTS.get(error.code, "")
         raise click.ClickException(f"the board refused: {error}. {hint}") from error
     except BoardError as error:
-        hint = f"\nTry: tidemark console {port}" if error.code == "console" else ""
+        hint = f"\nTry: tidemark console {port}".rstrip() if error.code == "console" else ""
         raise click.ClickException(f"{error}{hint}") from error
     except DiscoveryError as error:
-        raise click.ClickException(
-            f"{error} ({error.code}). Try: tidemark boards, for those that are plugged in"
-        ) from error
+        raise click.ClickException(f"{error} ({error.code})") from error
     said = wifi.describe()
     if as_json:
         click.echo(json.dumps({"id": device, "wifi": said}))

@@ -11,7 +11,7 @@ restore = true                      # leave it as it was found
 [[board]]                           # one that joins a WiFi network
 nickname = "desk-2"
 board = "TIDEMARK_ESP32"
-serial = "0001"
+location = "1-1.3"                  # the USB port it is at, where it has no number of its own
 address = "192.168.1.7"             # of this machine in that network: where the board finds it
 wifi = { ssid = "bench", password_file = "wifi.txt", country = "DE" } # or open = true
 """
@@ -53,7 +53,8 @@ _MAX_BOARD = 32  # letters of a board's name
 BACK_S = 10.0
 WATCHDOG_S = 10.0  # longer than any watchdog of ours, and the boot after it
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_KNOWN = {"nickname", "board", "serial", "link", "baud", "power", "restore", "wifi", "address"}
+_KNOWN = {"nickname", "board", "link", "baud", "power", "restore", "wifi", "address"}
+_BY = ("serial", "location")  # one of them says which port is a board's
 
 
 class PlaceError(Exception):
@@ -66,7 +67,8 @@ class PlaceError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A board's place on the bench. `serial`, `link`: USB serial numbers; `link` "": none.
+    """A board's place on the bench. `serial`, `link`: USB serial numbers, or USB locations; `link`
+    "": none.
 
     Of a board with a radio, `wifi`: the network that it joins, `address`: this machine's there.
     """
@@ -118,12 +120,17 @@ def _place(path: Path, row: object) -> Place:
     where = f"{path}: board {name!r}" if isinstance(name, str) else f"{path}: a board's nickname"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PlaceError("bench-format", f"{where}: a letter, then letters, digits, - or _")
-    unknown = sorted(set(table) - _KNOWN)
+    unknown = sorted(set(table) - _KNOWN - set(_BY))
     if unknown:
         raise PlaceError("bench-format", f"{where}: no such key: {', '.join(unknown)}")
-    for key in ("board", "serial"):
-        if not isinstance(table.get(key), str) or not table[key]:
+    by = [table[key] for key in _BY if key in table]
+    for key, value in (("board", table.get("board")), ("serial", by[0] if by else None)):
+        if not isinstance(value, str) or not value:
             raise PlaceError("bench-format", f'{where} wants {key} = "..."')
+    if len(by) > 1:
+        raise PlaceError("bench-format", f"{where}: serial or location, not both")
+    if "location" in table and not discovery.is_location(by[0]):
+        raise PlaceError("bench-format", f"{where}: {by[0][:40]!r} is no location, as 1-1.4 is")
     folder = table["board"]
     # An identifier, as every board's name: no path to elsewhere, and none too long to look up.
     named = folder.isidentifier() and len(folder) <= _MAX_BOARD
@@ -144,8 +151,8 @@ def _place(path: Path, row: object) -> Place:
         raise PlaceError(
             "bench-link",
             f'{where}: {definition.name} has no network of its own. Say link = "...", the USB '
-            "serial number of the adapter on its uart1 (docs/uart-link.md); `tidemark boards` "
-            "prints it",
+            "serial number or location of the adapter on its uart1 (docs/uart-link.md); "
+            "`tidemark boards` prints it",
         )
     if not isinstance(baud, int) or isinstance(baud, bool) or not 1200 <= baud <= 4_000_000:
         raise PlaceError("bench-format", f"{where}: baud is a number from 1200 to 4000000")
@@ -159,7 +166,7 @@ def _place(path: Path, row: object) -> Place:
             f'{where}: {definition.name} joins a WiFi network. Say wifi = {{ ssid = "...", '
             'password_file = "..." } and address = "...", this machine\'s in that network',
         )
-    return Place(name, table["board"], table["serial"], link, baud, power, restore, joins, address)
+    return Place(name, table["board"], by[0], link, baud, power, restore, joins, address)
 
 
 def _wifi(where: str, folder: Path, value: object) -> Wifi | None:
@@ -248,11 +255,14 @@ class SerialTarget:
 
     @property
     def here(self) -> bool:
-        """Whether its console is plugged in, and on."""
+        """Whether its console is plugged in, and on. Raises BoardError `several`."""
         return bool(port_of(self.place.serial))
 
     def wake(self) -> bool:
-        """Return whether it is here with its switch on: a run that ended early left it off."""
+        """Return whether it is here with its switch on: a run that ended early left it off.
+
+        Raises BoardError `several`: of two boards with one number neither is taken.
+        """
         if not self.here and self.place.power:
             try:
                 self.place.power.on()
@@ -339,15 +349,16 @@ class SerialTarget:
             return nullcontext()
         from tidemark_host.bridge import Bridge
 
-        port = port_of(self.place.link)
-        if not port:
+        if not port_of(self.place.link):
             raise BoardError("absent", f"the adapter {self.place.link} of {self.name}'s link")
 
         def say(event: str, values: Mapping[str, Any]) -> None:
             told = " ".join(f"{name}={value}" for name, value in values.items())
             cast("SerialBoard", board).note(f"link {event} {told}")
 
-        return Bridge(port, [(HOST, number) for number in ports], say=say)
+        # By its name, not by the port that it has now: one that was unplugged may have another.
+        allow = [(HOST, number) for number in ports]
+        return Bridge(self.place.link, allow, say=say, find=port_of)
 
 
 def _run(port: str) -> None:
@@ -363,10 +374,16 @@ def serial_ports() -> list[PortInfo]:
     return discovery.serial_ports()
 
 
-def port_of(serial: str) -> str:
-    """Return the port with a USB serial number, "" when it is not plugged in."""
-    found = [port.device for port in serial_ports() if port.serial_number == serial]
-    return found[0] if found else ""
+def port_of(key: str) -> str:
+    """Return the port with a USB serial number or at a USB location, "" when there is none.
+
+    Raises BoardError `several`.
+    """
+    try:
+        return discovery.port_named(key, serial_ports())
+    except discovery.DiscoveryError as error:
+        hint = "In bench.toml: location = (of a link: link =) its USB location"
+        raise BoardError(error.code, f"{error}. {hint}") from error
 
 
 def recover(board: SerialBoard, timeout: float = 10.0) -> str:

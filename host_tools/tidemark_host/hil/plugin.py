@@ -98,9 +98,9 @@ def _find(config: pytest.Config) -> list[Target]:
             return [own if name == own.definition.name else VirtualEsp32Target(name)]
         if kind == "emulated":
             return [EmulatedTarget(name or "TIDEMARK_PICO")]
+        return [target for target in _on_desk(config) if target.wake()]
     except BoardError as error:
         raise pytest.UsageError(str(error)) from error
-    return [target for target in _on_desk(config) if target.wake()]
 
 
 def _on_desk(config: pytest.Config) -> list[SerialTarget]:
@@ -206,6 +206,8 @@ def rerun(config: pytest.Config, nodeid: str, target: Target | None = None) -> s
         name = target.definition.name
     if name:
         words.append(f"BOARD={name}")
+    if bench := config.getoption("--bench"):
+        words.append(f"BENCH={bench}")
     return shlex.join([*words, f"TEST={nodeid}"])
 
 
