@@ -52,9 +52,10 @@ class Telemetry:
             self._fault = "sensors"
             return
         except StateError as e:
-            # Flash that takes no more: no fault of the image, and the rest of it goes on.
+            # Flash that takes no more is told as such. It is no complaint about the image, or each
+            # release would be rejected on this board, the one that might help included.
             base.refuse(e, "sample")
-            self._fault = "outbox"
+            self._fault = "sensors" if e.code == "outbox-value" else None
             return
         self._left -= 1
         self._fault = None
@@ -68,7 +69,7 @@ class Telemetry:
                 self._backlog.fill()
 
     def complaint(self):
-        """Health check: "sensors" or "outbox" when the last reading could not be had or stored."""
+        """Health check: "sensors" when the last reading could not be had, or is too large."""
         return self._fault
 
 

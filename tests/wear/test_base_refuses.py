@@ -9,9 +9,12 @@ import pytest
 
 import nor
 import tidemark_board
+from agent.health import Checks
+from agent.telemetry import Telemetry
 from tidemark.base import Base
 from tidemark.errors import StateError
 from tidemark.slots import NONE, Release
+from tidemark.trial import Trial
 
 
 class Reset(Exception):
@@ -124,6 +127,26 @@ def test_a_trial_that_the_journal_can_not_confirm_ends_unconfirmed() -> None:
         after.slots.recover()
     # What can't be affirmed is nobody's turn: stage 0 goes to rescue.
     assert after.slots.running == NONE
+
+
+def test_a_worn_outbox_keeps_no_good_release_from_being_confirmed() -> None:
+    base, flash = _on_trial()
+    _wear(flash, "outbox")
+    base.outbox.recover()
+    telemetry = Telemetry(base, [SimpleNamespace(number=1, read=lambda: 20)])
+    checks = Checks()
+    checks.add(telemetry.complaint)
+    base._app = SimpleNamespace(health=lambda _base: checks.reason())
+    base._trial = Trial(1000, 60_000, 0)
+    base.link = SimpleNamespace(state="up")
+    base.connection.reports_acked = 1
+    base.connection.report_soon = lambda: None
+    while base._trial:
+        telemetry.sample()
+        base.port.now += 1000
+        base._report_step()
+    assert "outbox-worn" in _codes(base) and base.outbox.dropped
+    assert base.slots.confirmed_release.index == 2
 
 
 def test_a_crash_in_a_trial_is_left_to_the_marker_when_the_journal_takes_nothing() -> None:
