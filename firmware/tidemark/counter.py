@@ -119,7 +119,9 @@ class Counter:
                     if index == home:
                         # Went round: this erase would take the record that all rests on.
                         raise StateError("counter-worn", "no sector takes a record")
-                    self._region.erase(index)
+                    if not self._region.erase_checked(index):
+                        epoch += 1
+                        break
                 if self._write(epoch):
                     return epoch
                 epoch = self._after(epoch)

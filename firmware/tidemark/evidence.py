@@ -191,6 +191,10 @@ class Evidence:
                 if first and self._off(number) // self._region.sector == home:
                     return -1  # went round: this erase would take the newest record
                 self._used = number
+                # Even if it reads blank: an erase that was cut off can look complete.
+                sector = self._off(number) // self._region.sector
+                if first and not self._region.erase_checked(sector):
+                    break
                 if self._try(number, kind, code, detail, epoch, seq, uptime_ms, cause):
                     return number
             # A sector that takes nothing is left, or each boot would lose its first records there.
@@ -216,8 +220,6 @@ class Evidence:
         rest = body[4:] + chain + _sum(body + chain)
         try:
             if number % self._per_sector == 1:
-                # Even if it reads blank: an erase that was cut off can look complete.
-                self._region.erase(off // self._region.sector)
                 self._remote = 0
             self._region.write_checked(off, body[:4])
             self._region.write_checked(off + 4, rest)

@@ -12,6 +12,7 @@ from nor import (
     DEAD,
     FAULTS,
     FEW_BITS,
+    IO,
     NO_PROGRAM,
     STUCK_1,
     TORN,
@@ -493,7 +494,7 @@ def test_slot_that_does_not_hold_what_is_written_is_noticed_at_once():
 
 
 def test_slot_whose_header_does_not_hold_is_never_staged():
-    for kind in (NO_PROGRAM, FEW_BITS, STUCK_1, DEAD):
+    for kind in (NO_PROGRAM, FEW_BITS, STUCK_1, DEAD, IO):
         rig = Rig()
         rig.flash.fail(8 + SECTORS, kind)
         rig.offer(2)

@@ -12,7 +12,7 @@ import tidemark_board
 from agent.health import Checks
 from agent.telemetry import Telemetry
 from tidemark.base import Base
-from tidemark.errors import StateError
+from tidemark.errors import FlashError, StateError
 from tidemark.slots import NONE, Release
 from tidemark.trial import Trial
 
@@ -63,10 +63,10 @@ def _base(flash: nor.NorFlash | None = None) -> tuple[Any, nor.NorFlash]:
     return base, flash
 
 
-def _wear(flash: nor.NorFlash, region: str) -> None:
+def _wear(flash: nor.NorFlash, region: str, kind: str = nor.DEAD) -> None:
     start, size = tidemark_board.REGIONS[region]
     for sector in range(start // flash.sector, (start + size) // flash.sector):
-        flash.fail(sector, nor.DEAD)
+        flash.fail(sector, kind)
 
 
 def _codes(base: Any) -> list[str]:
@@ -147,6 +147,55 @@ def test_a_worn_outbox_keeps_no_good_release_from_being_confirmed() -> None:
         base._report_step()
     assert "outbox-worn" in _codes(base) and base.outbox.dropped
     assert base.slots.confirmed_release.index == 2
+
+
+def test_flash_that_reports_an_error_crashes_no_image_and_rejects_none() -> None:
+    for region in ("counter", "outbox", "evidence"):
+        base, flash = _on_trial()
+        base.counter.recover()
+        base.outbox.recover()
+        _wear(flash, region, nor.IO)
+        telemetry = Telemetry(base, [SimpleNamespace(number=1, read=lambda: 20)])
+        for _ in range(3):
+            telemetry.sample()
+        assert telemetry.complaint() is None
+        base.record("event")
+        base.evidence.head()
+        if region == "evidence":
+            assert base.evidence.gaps and len(base.outbox) == 3
+        else:
+            assert _codes(base) == [f"{region}-worn", "event"] and not len(base.outbox)
+
+
+def test_what_waits_in_flash_that_can_not_be_read_is_refused() -> None:
+    base, _ = _on_trial()
+    base.outbox.recover()
+    base.connection = SimpleNamespace(ready=True, room=8)
+    telemetry = Telemetry(base, [])
+
+    def unread(*_asked: object) -> None:
+        raise FlashError("flash-io", "ESP_ERR_TIMEOUT")
+
+    base.outbox.pending = unread
+    telemetry.send()
+    assert _codes(base) == ["flash-io"]
+
+
+def test_an_error_of_the_flash_leaves_a_trial_open() -> None:
+    base, flash = _on_trial()
+    with pytest.raises(Reset):
+        base.crashed(FlashError("flash-io", "ESP_ERR_TIMEOUT"))
+    from tidemark import reasons
+
+    assert reasons.decode(base.port.kept) == "rollback"
+    assert _codes(base) == ["flash-io", "reset"]
+    after, _ = _base(flash)
+    assert after.slots.resolve("reset", "rollback") == [("trial-open", "rollback")]
+    # An image that asks for what lies outside is at fault, whatever family its error is of.
+    after.slots.choose()
+    with pytest.raises(Reset):
+        after.crashed(FlashError("flash-bounds"))
+    assert after.slots.last_trial[2:4] == ["rejected", "crash"]
 
 
 def test_a_crash_in_a_trial_is_left_to_the_marker_when_the_journal_takes_nothing() -> None:
