@@ -11,7 +11,7 @@ from tidemark.evidence import MAX_CODE, REMOTE, SECURITY, SIZE, SLOT, Evidence, 
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
-from tidemark.slots import NONE, Slots
+from tidemark.slots import ENDS, NONE, Slots
 from tidemark.supervisor import Task
 from tidemark.trial import Trial
 
@@ -150,6 +150,11 @@ class Base:
         for code, detail in events:
             self.record(code, detail, SLOT)
             print("tidemark: %s %s" % (code, detail))
+            if code in ENDS:
+                try:
+                    self.slots.told()
+                except StateError as error:
+                    self.refuse(error, "told")  # the next boot tells it again
 
     # -- running
 

@@ -198,6 +198,23 @@ def test_an_error_of_the_flash_leaves_a_trial_open() -> None:
     assert after.slots.last_trial[2:4] == ["rejected", "crash"]
 
 
+def test_the_end_of_a_trial_is_recorded_and_then_told() -> None:
+    base, flash = _on_trial()
+    with pytest.raises(Reset):
+        base.crashed(ValueError("x"))
+    assert _codes(base) == ["crash", "rejected", "reset"]
+    after, _ = _base(flash)
+    assert after.slots.untold() == []
+
+
+def test_an_end_that_can_not_be_marked_as_told_is_recorded_all_the_same() -> None:
+    base, flash = _on_trial()
+    events = base.slots.fault("crash")
+    _wear(flash, "journal")
+    base.record_all(events)
+    assert _codes(base) == ["rejected", "journal-worn"]
+
+
 def test_a_crash_in_a_trial_is_left_to_the_marker_when_the_journal_takes_nothing() -> None:
     base, flash = _on_trial()
     _wear(flash, "journal")
