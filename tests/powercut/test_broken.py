@@ -57,6 +57,13 @@ def _records_its_end(world: World) -> bool:
     return ended and region.offset <= world.next[0] < region.end
 
 
+def _lists_its_rejection(world: World) -> bool:
+    """Whether this program goes into the journal of a board whose slot B reads REJECTED."""
+    region, state = world.board.regions["journal"], world.state()
+    rejected = state is not None and state.states[1] == 5
+    return rejected and region.offset <= world.next[0] < region.end
+
+
 VARIANTS = (
     Variant(
         "a trial's end that a cut kept from the ring is told by the next boot",
@@ -64,6 +71,20 @@ VARIANTS = (
         "slots.Slots.untold = lambda self: []",
         "I11: a trial ended rejected crash, the ring lacks it",
         (_records_its_end, "before"),
+    ),
+    Variant(
+        "a rejection is in the list before the slot reads REJECTED",
+        "crash",
+        """
+reject, put = slots.Slots._reject, slots.Slots._end_trial
+def rejects(self, slot, reason):
+    events = put(self, slot, slots.REJECTED, 'rejected', reason)
+    self._end_trial = lambda *end: events
+    return reject(self, slot, reason)
+slots.Slots._reject = rejects
+""",
+        "I5: release 2 was rejected and is tried again",
+        (_lists_its_rejection, "before"),
     ),
     Variant(
         "a confirmation that a cut kept from the ring is told by the next boot",
