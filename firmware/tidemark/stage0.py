@@ -179,6 +179,7 @@ def _enter_runtime(release):
 
 def _run_image(slot):
     release = base.slots.release(slot)
+    base.prepare_radio()
     # A boot lease that runs out now is the image's missed deadline, not a forgotten console.
     base.port.set_marker(0)
     base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
@@ -231,6 +232,7 @@ def _run_rescue():
     """The base alone: joins the network and takes an update through the same verified path."""
     print("tidemark: %s (%s)" % (base.mode, base.why))
     _leave_runtime()
+    base.prepare_radio()
     base.port.set_marker(0)
     base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
     base.slots.running = slots.NONE

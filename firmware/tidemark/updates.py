@@ -106,7 +106,7 @@ class Updates:
             base.refuse(self.updater.error, "update")
         elif outcome not in ("none", "current"):
             # A mirror can cause these at will: counted, so that they push nothing out (I11).
-            base.record("update", outcome, REMOTE)
+            base.record(outcome, "update", REMOTE)
         base.record_all(base.slots.untold())  # the owner's abort ends a trial, too
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()

@@ -16,10 +16,12 @@ from typing import Any
 
 from tests.esp32.runtime_model import (
     BOARD,
+    ENCRYPTED,
     LAYOUT,
     NEW,
     OLD,
     REGIONS,
+    ROMFS,
     SECTOR,
     SIZE,
     Client,
@@ -46,10 +48,15 @@ from tidemark_host.esp32.otadata import State
 LIVES = 60  # without a cut, until a board has to be at rest
 
 
-def made(story: Story, *, weak: bool, hard: bool = False) -> Watched:
+def made(story: Story, *, weak: bool, hard: bool = False, encrypted: bool = False) -> Watched:
     """Return the flash of a provisioned board before the update."""
-    flash = Watched(SIZE, weak=weak, hard=hard)
+    places = ENCRYPTED if encrypted else ()
+    flash = Watched(SIZE, weak=weak, hard=hard, encrypted=places, mapped=ROMFS if places else None)
     flash.sectors = []
+    if encrypted:
+        # Of the slots for runtimes the first start encrypts one that holds an image.
+        for region in (LAYOUT.otadata, ROMFS):
+            flash.encrypt_in_place(region or ROMFS)
     start = LAYOUT.ota[story.start].offset
     flash.program(start, _padded(runtime(OLD)))
     if story.start == 0 and not story.blank:
@@ -59,6 +66,7 @@ def made(story: Story, *, weak: bool, hard: bool = False) -> Watched:
         otadata.write(flash, LAYOUT.otadata or LAYOUT.ota[0], 0, entry)
     base = Life(flash, story, Known()).base(story.start, OLD)
     base.slots.provision(release(OLD))
+    base.regions["slot_a"].erase(1)
     base.regions["slot_a"].write(SECTOR, app(OLD))
     return flash
 

@@ -5,7 +5,7 @@ import hashlib
 
 from test_otadata import entry
 from test_runtimes import SECTOR, Port
-from test_updater import BOARD, Rig, content
+from update_rig import BOARD, Rig, content
 
 from nor import NorFlash
 from tidemark.flash import Region
