@@ -65,9 +65,10 @@ bench: setup ## all benchmarks, with their peers in the same run; build/bench.js
 
 # Handed on only when named: the program has its own defaults.
 POWERCUT = $(if $(JSON),--json) $(if $(REPLAY),--replay '$(REPLAY)') $(if $(SEED),--seed '$(SEED)') $(SCENARIO)
+POWERCUTS = tests.powercut$(if $(filter emulated,$(TARGET)),.pico_cuts)
 
 powercut: setup ## cut the power at every flash operation [SCENARIO=<name>] [SEED=<n>] [REPLAY=<path>] [TARGET=emulated]
-	@$(RUN)/python -m $(if $(filter emulated,$(TARGET)),tests.powercut.pico_cuts $(SCENARIO),tests.powercut $(POWERCUT))
+	@$(RUN)/python -m $(POWERCUTS) $(POWERCUT)
 
 model: $(STAMP) ## check the models of specs/ exhaustively, and refute their broken twins
 	@$(RUN)/python -m tidemark_host.modelcheck

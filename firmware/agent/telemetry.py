@@ -2,7 +2,7 @@
 
 from tidemark import cbor
 from tidemark.compat import const
-from tidemark.errors import CodecError, LinkError, SessionError, StateError
+from tidemark.errors import CodecError, FlashError, LinkError, SessionError, StateError
 
 _LIVE_WINDOW = const(16)
 _BACKLOG_WINDOW = const(8)
@@ -51,10 +51,11 @@ class Telemetry:
             base.record(e.code, "sample")
             self._fault = "sensors"
             return
-        except StateError as e:
-            # Flash that takes no more: no fault of the image, and the rest of it goes on.
+        except (FlashError, StateError) as e:
+            # Flash that takes no more is told as such. It is no complaint about the image, or each
+            # release would be rejected on this board, the one that might help included.
             base.refuse(e, "sample")
-            self._fault = "outbox"
+            self._fault = "sensors" if e.code == "outbox-value" else None
             return
         self._left -= 1
         self._fault = None
@@ -63,12 +64,15 @@ class Telemetry:
         """Send some of what waits: this boot's first, so that old readings never hold it up."""
         if self._base.connection.ready:
             begin = self._base.uptime_ms()
-            self._live.fill()
-            if self._base.uptime_ms() - begin < _SLOW_MS:
-                self._backlog.fill()
+            try:
+                self._live.fill()
+                if self._base.uptime_ms() - begin < _SLOW_MS:
+                    self._backlog.fill()
+            except FlashError as e:
+                self._base.refuse(e, "send")  # what waits can't be read
 
     def complaint(self):
-        """Health check: "sensors" or "outbox" when the last reading could not be had or stored."""
+        """Health check: "sensors" when the last reading could not be had, or is too large."""
         return self._fault
 
 

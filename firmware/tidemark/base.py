@@ -6,12 +6,12 @@ import gc
 from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
-from tidemark.errors import StateError, TidemarkError
+from tidemark.errors import FlashError, StateError, TidemarkError
 from tidemark.evidence import MAX_READ, REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
-from tidemark.slots import NONE, Slots
+from tidemark.slots import ENDS, NONE, Slots
 from tidemark.supervisor import Task
 from tidemark.trial import Trial
 
@@ -150,6 +150,11 @@ class Base:
         for code, detail in events:
             self.record(code, detail, SLOT)
             print("tidemark: %s %s" % (code, detail))
+            if code in ENDS:
+                try:
+                    self.slots.told()
+                except StateError as error:
+                    self.refuse(error, "told")  # the next boot tells it again
 
     # -- running
 
@@ -266,6 +271,10 @@ class Base:
     def crashed(self, error):
         """The image raised: the supervisor's broad catch. Records what is known, then resets; does
         not return."""
+        if isinstance(error, FlashError) and error.code == "flash-io" and self.slots.in_trial:
+            # The chip's doing, not the image's: the trial stays open, as after a lost supply.
+            self.refuse(error, "trial")
+            self.reset("rollback")
         reason = "heap" if isinstance(error, MemoryError) else "crash"
         self.record(reason, type(error).__name__)
         if self.slots.in_trial:

@@ -122,7 +122,9 @@ class Counter:
                     if index == home:
                         # Went round: this erase would take the record that all rests on.
                         raise StateError("counter-worn", "no sector takes a record")
-                    self._erase(index)
+                    if not self._erase(index):
+                        epoch += 1
+                        break
                 if self._write(epoch):
                     return epoch
                 epoch = self._after(epoch)
@@ -160,12 +162,20 @@ class Counter:
         return epoch
 
     def _erase(self, index):
-        """Erase a sector; what may have been written there for the coming lap is cleared first."""
+        """Erase a sector; what may have been written there for the coming lap is cleared first.
+
+        False when the flash's driver reports that it failed: nothing may be written there.
+        """
         start = index * self._region.sector
         # One after the other: a slot that is half cleared must not look free beside a record.
         for slot in range(min(_MAX_FAILURES, self._per_sector)):
-            self._region.write(start + slot * _SLOT, _CLEARED)
-        self._region.erase(index)
+            try:
+                self._region.write(start + slot * _SLOT, _CLEARED)
+            except FlashError as error:
+                if error.code != "flash-io":
+                    raise
+                return False
+        return self._region.erase_checked(index)
 
     def _write(self, epoch):
         """Program the record of `epoch` and return whether it reads back."""

@@ -11,6 +11,9 @@ _BLANK = b"\xff" * _CHUNK
 _IOCTL_BLOCK_COUNT = const(4)
 _IOCTL_BLOCK_SIZE = const(5)
 _IOCTL_BLOCK_ERASE = const(6)
+# What littlefs goes around (LFS_ERR_CORRUPT), and what it gives up for (LFS_ERR_IO): lfs2.h.
+_CORRUPT = const(-84)
+_IO = const(-5)
 
 
 class Region:
@@ -18,7 +21,8 @@ class Region:
 
     `flash`: the port's object (docs/architecture.md, Port). `start`, `size`: whole sectors, bytes.
     Every method raises FlashError `flash-bounds` for an access that is not wholly inside, before
-    it touches the flash; FlashError of the port passes through.
+    it touches the flash; FlashError of the port passes through: `flash-io` when its driver reports
+    an error. Flash that is worn without a word shows at `write_checked`.
     """
 
     def __init__(self, flash, start, size):
@@ -76,9 +80,16 @@ class Region:
             done += take
 
     def write_checked(self, off, data):
-        """`write`, then read back. Raises FlashError `readback` when other bytes came back."""
-        self.write(off, data)
-        if self.view(off, len(data)) != data:
+        """`write`, then read back. Raises FlashError `readback` when other bytes came back, or an
+        error in their place: what the flash may hold then is the same."""
+        try:
+            self.write(off, data)
+            holds = self.view(off, len(data)) == data
+        except FlashError as error:
+            if error.code != "flash-io":
+                raise
+            raise FlashError("readback", error.text)
+        if not holds:
             raise FlashError("readback", "flash does not hold what was written")
 
     def erase(self, index):
@@ -87,6 +98,17 @@ class Region:
             raise FlashError("flash-bounds", "outside the region")
         self.check(index * self.sector, self.sector)
         self._flash.erase(self._start + index * self.sector)
+
+    def erase_checked(self, index):
+        """`erase`; return False when the driver reports that it failed: nothing may be written
+        there, whatever it reads."""
+        try:
+            self.erase(index)
+        except FlashError as error:
+            if error.code != "flash-io":
+                raise
+            return False
+        return True
 
     def is_blank(self, off=0, n=None):
         """Return whether all of `n` bytes (default: to the end) at `off` read 0xFF."""
@@ -108,7 +130,9 @@ class Region:
 class BlockDevice:
     """A region as MicroPython's block device with the extended interface, for vfs.VfsLfs2.
 
-    One block is one sector. Source: MicroPython documentation, `vfs.AbstractBlockDev`.
+    One block is one sector. An error that the flash's driver reports is returned as littlefs
+    knows it: an exception would pass through littlefs, which then is in no state to go on.
+    Source: MicroPython documentation, `vfs.AbstractBlockDev`; extmod/vfs_blockdev.c.
     """
 
     def __init__(self, region):
@@ -116,18 +140,24 @@ class BlockDevice:
 
     def readblocks(self, block, buf, offset=0):
         """Fill `buf` from byte `offset` of `block` on."""
-        self._region.read_into(block * self._region.sector + offset, buf)
+        try:
+            self._region.read_into(block * self._region.sector + offset, buf)
+        except FlashError as error:
+            return _reported(error, _IO)
 
     def writeblocks(self, block, buf, offset=None):
         """Program `buf` at `offset` of `block`; without an offset erase the blocks first."""
         region = self._region
-        if offset is None:
-            offset = 0
-            # All or nothing is checked first: an erase must not run ahead of a bounds error.
-            region.check(block * region.sector, len(buf))
-            for index in range((len(buf) + region.sector - 1) // region.sector):
-                region.erase(block + index)
-        region.write(block * region.sector + offset, buf)
+        try:
+            if offset is None:
+                offset = 0
+                # All or nothing is checked first: an erase must not run ahead of a bounds error.
+                region.check(block * region.sector, len(buf))
+                for index in range((len(buf) + region.sector - 1) // region.sector):
+                    region.erase(block + index)
+            region.write(block * region.sector + offset, buf)
+        except FlashError as error:
+            return _reported(error, _CORRUPT)
 
     def ioctl(self, op, arg):
         """Answer block count and block size, erase block `arg`; 0 for what needs no work."""
@@ -135,9 +165,15 @@ class BlockDevice:
             return self._region.sectors
         if op == _IOCTL_BLOCK_SIZE:
             return self._region.sector
-        if op == _IOCTL_BLOCK_ERASE:
-            self._region.erase(arg)
+        if op == _IOCTL_BLOCK_ERASE and not self._region.erase_checked(arg):
+            return _CORRUPT
         return 0
+
+
+def _reported(error, number):
+    if error.code != "flash-io":
+        raise error
+    return number
 
 
 def open_regions(flash, regions):

@@ -4,7 +4,7 @@ import hashlib
 
 from tidemark import cbor, ed25519, entropy
 from tidemark.compat import const
-from tidemark.errors import CodecError, ConfigError, StateError
+from tidemark.errors import CodecError, ConfigError, FlashError, StateError
 
 _MAGIC = b"TIDEMARK-PROV-1\x00"
 _HEADER = const(256)
@@ -119,11 +119,17 @@ def write_provisioning(region, provisioning):
     # Affirmed: a header that was torn may read whole only today, so it is programmed again.
     if not is_there:
         for sector in range(region.sectors):
-            region.erase(sector)
-    region.write(_HEADER, body)
-    if region.read(_HEADER, len(body)) != body:
-        raise StateError("provisioning-worn", "body did not read back")
+            if not region.erase_checked(sector):
+                raise StateError("provisioning-worn", "not erased")
     header = _MAGIC + len(body).to_bytes(2, "big") + hashlib.sha256(body).digest()
-    region.write(0, header)
-    if region.read(0, len(header)) != header:
-        raise StateError("provisioning-worn", "header did not read back")
+    _write(region, _HEADER, body, "body did not read back")
+    _write(region, 0, header, "header did not read back")
+
+
+def _write(region, off, data, what):
+    try:
+        region.write_checked(off, data)
+    except FlashError as error:
+        if error.code != "readback":
+            raise
+        raise StateError("provisioning-worn", what)

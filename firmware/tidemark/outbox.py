@@ -181,12 +181,17 @@ class Outbox:
     def _done(self, item):
         if self._guard:
             self._guard(False)
+        done = False
         try:
             self._region.write(item[3], _DONE)
+            done = self._region.view(item[3], 1)[0] != _WAITING
+        except FlashError as error:
+            if error.code != "flash-io":
+                raise
         finally:
             if self._guard:
                 self._guard(True)
-        if self._region.view(item[3], 1)[0] == _WAITING:
+        if not done:
             # A worn cell: it is sent again after a reset, and told apart by its id upstream.
             return False
         self._waiting -= 1
@@ -237,13 +242,13 @@ class Outbox:
                 lost += 1
             self._oldest = max(start, end)
         # Even if it reads blank: an erase that was cut off can look complete.
-        self._region.erase(base // self._region.sector)
+        erased = self._region.erase_checked(base // self._region.sector)
         self._waiting -= lost
         self.dropped += lost
         self._serial = serial
         self._next_chunk = 1
         self._firm = True
-        if self._claim(base):
+        if erased and self._claim(base):
             return base
         # Without its header nothing in this sector would be found again: it is left.
         self._next_chunk = self._chunks

@@ -190,7 +190,7 @@ class Runtimes:
         try:
             change(*args)
         except FlashError as error:
-            if error.code != "readback":
+            if error.code not in ("readback", "flash-io"):
                 raise
             raise StateError("otadata-worn", "an entry does not hold what was written")
 

@@ -4,29 +4,35 @@
 from tidemark import cbor
 from tidemark.compat import const
 from tidemark.errors import SlotError
+from tidemark.slot_records import (
+    CONFIRMED,
+    EMPTY,
+    FORMAT,
+    NONE,
+    REJECTED,
+    REJECTED_MAX,
+    STAGED,
+    TRIAL,
+    WRITING,
+    is_rejections,
+    is_state,
+)
 
 try:
     from collections import namedtuple
 except ImportError:
     from ucollections import namedtuple
 
-EMPTY = const(0)
-WRITING = const(1)
-STAGED = const(2)
-TRIAL = const(3)
-CONFIRMED = const(4)
-REJECTED = const(5)
+# Events that end a trial.
+ENDS = ("confirmed", "rejected", "inconclusive")
 
-NONE = const(2)  # in place of a slot number: there is none
-
-_FORMAT = const(1)
-_REJECTED_MAX = const(16)
 _DIGEST_KEY = const(16)  # bytes of a rejected digest that are kept: 16 entries fit one value
 _POWER_BOOTS = const(16)
 _INCONCLUSIVE_MAX = const(3)
 _ACK_WITHIN_MS = const(600_000)
 _CRASHES = const(5)
 _VERSION_MAX = const(24)
+_DETAIL = const(15)  # bytes that a record's detail has beside the "*"
 
 # What the former image still waits for before an inconclusive trial is repeated.
 _READY = const(0)
@@ -41,50 +47,6 @@ _NOBODYS_REASONS = ("lease", "radio", "radio-start")
 _OWN_CAUSES = {"watchdog": "watchdog", "soft": "reset", "reset": "reset"}
 
 Release = namedtuple("Release", ("digest", "length", "index", "attempt", "version"))
-
-
-def _is_uint(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _are_uints(values):
-    return all(_is_uint(value) for value in values)
-
-
-def _is_state(state):
-    """True for a boot record as `_save` writes it: nothing of it is looked at again later."""
-    if not isinstance(state, list) or len(state) != 6 or state[0] != _FORMAT:
-        return False
-    _, confirmed, entries, trial, crashes, _ = state
-    for part, size in ((entries, 2), (trial, 5)):
-        if not isinstance(part, list) or len(part) != size:
-            return False
-    if not isinstance(trial[0], bool) or not _are_uints(trial[1:] + [confirmed, crashes]):
-        return False
-    for entry in entries:
-        if not isinstance(entry, list) or len(entry) not in (1, 6) or not _is_uint(entry[0]):
-            return False
-        if entry[0] > REJECTED or (entry[0] != EMPTY and len(entry) == 1):
-            return False
-        if len(entry) == 6:
-            _, digest, length, index, attempt, version = entry
-            if not isinstance(digest, bytes) or not isinstance(version, str):
-                return False
-            if not _are_uints((length, index, attempt)):
-                return False
-    return confirmed == NONE or (confirmed < NONE and len(entries[confirmed]) == 6)
-
-
-def _is_rejections(entries):
-    """True for a list as `_reject` writes it."""
-    if not isinstance(entries, list) or len(entries) > _REJECTED_MAX:
-        return False
-    for entry in entries:
-        if not isinstance(entry, list) or len(entry) != 4 or not _are_uints(entry[1:3]):
-            return False
-        if not isinstance(entry[0], bytes) or not isinstance(entry[3], str):
-            return False
-    return True
 
 
 class Slots:
@@ -111,7 +73,9 @@ class Slots:
         self.retries = 0
         self._waiting = _READY
         self.crashes = 0
-        self.last_trial = None
+        self.last_trial = None  # [release index, attempt, outcome, reason, number of the trial]
+        # Whether the evidence ring may lack that end; `_found` if an earlier boot has left it so.
+        self._untold = self._found = False
 
     # -- persistence
 
@@ -123,7 +87,7 @@ class Slots:
             self._known = True
             return
         state = cbor.decode(raw)
-        if not _is_state(state):
+        if not is_state(state):
             raise SlotError("slots-format", "boot record of another format")
         self.confirmed = state[1]
         for slot in (0, 1):
@@ -132,10 +96,12 @@ class Slots:
             self._releases[slot] = Release(*entry[1:]) if len(entry) > 1 else None
         self.trial_open, self.power_boots, self.counted, self._waiting, self.retries = state[3]
         self.crashes = state[4]
-        self.last_trial = state[5]
+        if state[5]:
+            self.last_trial = state[5][:5]
+            self._untold = self._found = len(state[5]) > 5
         # What is not tried again must not come back with a torn record, either.
         raw = self.journal.affirm("rejected")
-        if raw and not _is_rejections(cbor.decode(raw)):
+        if raw and not is_rejections(cbor.decode(raw)):
             raise SlotError("slots-format", "list of rejections of another format")
         self._known = True
         self._raise_floor()
@@ -146,7 +112,10 @@ class Slots:
             release = self._releases[slot]
             entries.append([self._states[slot]] + (list(release) if release else []))
         trial = [self.trial_open, self.power_boots, self.counted, self._waiting, self.retries]
-        state = [_FORMAT, self.confirmed, entries, trial, self.crashes, self.last_trial]
+        last = self.last_trial
+        if self._untold:
+            last = last + [True]
+        state = [FORMAT, self.confirmed, entries, trial, self.crashes, last]
         known, self._known = self._known, False
         self.journal.put("boot", cbor.encode(state))
         self._known = known
@@ -218,7 +187,7 @@ class Slots:
         """Whether a rejection of `release` would find no room: its own entry would be replaced."""
         floor, key = self.floor, release.digest[:_DIGEST_KEY]
         others = [entry for entry in self.rejected() if entry[2] > floor and entry[0] != key]
-        return len(others) >= _REJECTED_MAX
+        return len(others) >= REJECTED_MAX
 
     # -- writing a slot
 
@@ -462,7 +431,7 @@ class Slots:
         key = release.digest[:_DIGEST_KEY]
         entries = [entry for entry in self.rejected() if entry[2] > self.floor and entry[0] != key]
         entries.append([key, release.attempt, release.index, reason])
-        self.journal.put("rejected", cbor.encode(entries[-_REJECTED_MAX:]))
+        self.journal.put("rejected", cbor.encode(entries[-REJECTED_MAX:]))
         return self._end_trial(slot, REJECTED, "rejected", reason)
 
     def _inconclusive(self, slot, reason, waiting):
@@ -482,6 +451,29 @@ class Slots:
     def _note_trial(self, slot, outcome, reason):
         release = self._releases[slot]
         self.last_trial = [release.index, release.attempt, outcome, reason, self.retries + 1]
+
+        self._untold = True
+        self._found = False
+
+    def untold(self):
+        """[(event, detail)] of a trial's end that the evidence ring may lack, or []. Its record
+        comes after the journal's, and power may fail between the two.
+
+        A `*` ends the detail where an earlier boot may have recorded it: it is no second end.
+        """
+        if not self._untold:
+            return []
+        index, _, outcome, detail, _ = self.last_trial
+        release = self.confirmed_release
+        if outcome == "confirmed" and release and release.index == index:
+            detail = release.version
+        return [(outcome, detail[:_DETAIL] + "*" if self._found else detail)]
+
+    def told(self):
+        """The evidence ring has the end of the last trial. Raises StateError."""
+        if self._untold:
+            self._untold = False
+            self._save()
 
     def _prune_rejected(self):
         entries = self.rejected()

@@ -125,6 +125,8 @@ def _choose():
             base.record_all(base.slots.resolve(base.cause, base.reason))
         while True:
             slot, why = base.slots.choose()
+            # What this choice ended, or what the last boot ended and could not tell any more.
+            base.record_all(base.slots.untold())
             if slot == slots.NONE:
                 base.mode, base.why = "rescue", why
                 return slot

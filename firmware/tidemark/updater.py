@@ -153,13 +153,20 @@ class Updater:
         self.error = None
         try:
             self.outcome = yield from self._run(now)
+        except FlashError as error:
+            # An erase or a read that the driver reports as failed: the slot's, all else is mapped
+            # where it lies.
+            self._end(StateError("slot-worn", error.text) if error.code == "flash-io" else error)
         except TidemarkError as error:
-            self.error = error
-            self.outcome = error.code
+            self._end(error)
         except MemoryError:
             # A mirror must not be able to reset the board by the size of what it serves.
             self.error = TrustError("memory", "not enough heap for this run")
             self.outcome = "memory"
+
+    def _end(self, error):
+        self.error = error
+        self.outcome = error.code
 
     def _run(self, now):
         yield from self.client.refresh(now)

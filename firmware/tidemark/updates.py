@@ -117,6 +117,7 @@ class Updates:
         elif outcome not in ("none", "current"):
             # A mirror can cause these at will: counted, so that they push nothing out (I11).
             base.record(outcome, "update", REMOTE)
+        base.record_all(base.slots.untold())  # the owner's abort ends a trial, too
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()
         # A trial that is repeated has its back-off to wait for: the base's report task does that.

@@ -202,12 +202,13 @@ def _last_reset(records: Sequence[Record]) -> str:
 
 def _last_trial(records: Sequence[Record]) -> str:
     for record in reversed(records):
+        # A "*" ends the detail where a power cut came between journal and ring.
+        detail = record.detail.removesuffix("*")
+        where = f"(record {record.number})"
         if record.code == "rejected":
-            return (
-                f"rolled back: the release was rejected, {record.detail} (record {record.number})"
-            )
+            return f"rolled back: the release was rejected, {detail} {where}"
         if record.code == "inconclusive":
-            return f"rolled back, to be tried again: {record.detail} (record {record.number})"
+            return f"rolled back, to be tried again: {detail} {where}"
         if record.code == "confirmed":
-            return f"release {record.detail} was confirmed (record {record.number})"
+            return f"release {detail} was confirmed {where}"
     return "no trial is on record"

@@ -107,7 +107,8 @@ def _run(setting: Setting, plan: Plan, jobs: int, as_json: bool) -> int:
     else:
         _table(totals, states, seconds)
     for path, why in wrong:
-        print(f"BROKEN {why}\n  make powercut REPLAY={path}", file=sys.stderr)
+        how = f"REPLAY={path}" if path != "?" else f"SCENARIO='{' '.join(plan.names)}'"
+        print(f"BROKEN {why}\n  make powercut {how}", file=sys.stderr)
     return 1 if wrong else 0
 
 

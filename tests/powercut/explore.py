@@ -25,7 +25,9 @@ from tests.powercut.world import World
 from tidemark_host.boards.nor import PowerCut
 
 SEED = b"tidemark"
+_SEED = "seed:"  # of a path that dice make: seed, most cuts, operations of a clean run
 _WRONG_MAX = 20  # violations kept of a run
+Plan = Iterator[tuple[int, Callable[[list[Variant]], Variant]]]  # operation, and how it fails
 
 
 @dataclass
@@ -83,7 +85,7 @@ def exhaust(
     """Cut at every operation in every variant, and up to `depth` times on the way to the end."""
     scenario = SCENARIOS[name]
     world = start(setting, name)
-    clean = forked(lambda: _clean(world, scenario))
+    clean = forked(lambda: _clean(world, scenario), name)
     if clean.wrong:  # every cut would only show it again
         world.forget()
         return Result(wrong=[(name, why) for _, why in clean.wrong])
@@ -126,7 +128,10 @@ class _Explorer:
                 if depth == 1 and not self._shard.has(index):
                     continue
                 where = (*path, f"{number}:{variant.name}")
-                result.add(forked(lambda v=variant, w=where: self._lose_power(world, v, w)))
+                lost = forked(
+                    lambda v=variant, w=where: self._lose_power(world, v, w), "/".join(where)
+                )
+                result.add(lost)
                 if depth == 1:
                     self._progress(result.states)
 
@@ -203,26 +208,27 @@ def wander(setting: Setting, name: str, seeds: range, depth: int, operations: in
     world = start(setting, name)
     world.power_off()
     for seed in seeds:
-        result.add(forked(lambda s=seed: _walk(world, name, s, depth, operations)))
+        path = f"{name}/{_SEED}{seed}.{depth}.{operations}"
+        result.add(forked(lambda s=seed: _walk(world, name, s, depth, operations), path))
     world.forget()
     return result
 
 
 def _walk(world: World, name: str, seed: int, depth: int, operations: int) -> Result:
     world.fork()
-    dice = random.Random(f"{name} {seed}")
     cuts: list[str] = []
-
-    def choose() -> Iterator[tuple[int, Callable[[list[Variant]], Variant]]]:
-        for _ in range(depth):
-            yield dice.randint(1, operations), dice.choice
-
-    wrong = _follow(world, SCENARIOS[name], choose(), cuts)
+    wrong = _follow(world, SCENARIOS[name], _dice(name, seed, depth, operations), cuts)
     result = Result(len(cuts), world.life.boots)
     if wrong:
         result.wrong.append(("/".join((name, *cuts)), wrong))
     world.forget()
     return result
+
+
+def _dice(name: str, seed: int, depth: int, operations: int) -> Plan:
+    dice = random.Random(f"{name} {seed}")
+    for _ in range(depth):
+        yield dice.randint(1, operations), dice.choice
 
 
 class _Cut(BaseException):
@@ -232,7 +238,7 @@ class _Cut(BaseException):
 def _follow(
     world: World,
     scenario: Scenario,
-    plan: Iterator[tuple[int, Callable[[list[Variant]], Variant]]],
+    plan: Plan,
     cuts: list[str],
 ) -> str:
     """Drive with one cut after another; note them in `cuts`. Returns what is wrong."""
@@ -262,23 +268,37 @@ def replay(setting: Setting, path: str, say: Callable[[str], None]) -> str:
     name, *steps = path.split("/")
     if name not in SCENARIOS:
         raise ValueError(f"no scenario {name!r}")
+    plan = _plan(name, steps)
+    world = start(setting, name)
+    world.power_off()
+    world.say = say
+    wrong = _follow(world, SCENARIOS[name], plan, [])
+    world.forget()
+    return wrong
+
+
+def _plan(name: str, steps: list[str]) -> Plan:
+    """Return the cuts that the rest of a path names. Raises ValueError."""
+    if len(steps) == 1 and steps[0].startswith(_SEED):
+        seed, depth, operations = map(int, steps[0].removeprefix(_SEED).split("."))
+        if operations < 1:
+            raise ValueError("no operation to cut at")
+        return _dice(name, seed, depth, operations)
     plan: list[tuple[int, Variant]] = []
     for step in steps:
         number, _, variant = step.partition(":")
         plan.append((int(number), variants.parse(variant)))
-    world = start(setting, name)
-    world.power_off()
-    world.say = say
-    wrong = _follow(world, SCENARIOS[name], iter([(n, lambda _all, v=v: v) for n, v in plan]), [])
-    world.forget()
-    return wrong
+    return iter([(n, lambda _all, v=v: v) for n, v in plan])
 
 
 # -- processes ------------------------------------------------------------------------------------
 
 
-def forked(work: Callable[[], Result]) -> Result:
-    """Do `work` in a child process, so that it leaves no trace here; return its result."""
+def forked(work: Callable[[], Result], path: str = "?") -> Result:
+    """Do `work` in a child process, so that it leaves no trace here; return its result.
+
+    `path`: what replays it, should it end without one.
+    """
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -286,7 +306,7 @@ def forked(work: Callable[[], Result]) -> Result:
         try:
             done = work()
         except BaseException:  # it ends here: the parent must not go on twice
-            done = Result(wrong=[("?", traceback.format_exc())])
+            done = Result(wrong=[(path, traceback.format_exc())])
         data = json.dumps([done.states, done.boots, done.wrong]).encode()
         while data:
             data = data[os.write(write, data) :]
@@ -296,6 +316,6 @@ def forked(work: Callable[[], Result]) -> Result:
         data = pipe.read()
     os.waitpid(child, 0)
     if not data:
-        return Result(wrong=[("?", "a forked world died")])
+        return Result(wrong=[(path, "a forked world died")])
     states, boots, wrong = json.loads(data)
     return Result(states, boots, wrong=[(path, why) for path, why in wrong])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -19,13 +21,14 @@ from tests.powercut.pairs import Pairs
 from tidemark_host import protocol
 from tidemark_host.boardfile import Board
 from tidemark_host.boards.nor import NorFlash
-from tidemark_host.evidence import read_ring
+from tidemark_host.evidence import Record, read_ring
 
 _BANNER = re.compile(
     rb"^tidemark: (?:slot (\w), release (\d+) \([^)]*\), (\w+)|(rescue|safe) \(([^)]*)\))", re.M
 )
 _TRIAL_BOOTS = 18  # the first, 16 after a lost supply, and one whose loss is not yet counted
 _FLOOR, _MARKS, _HEAD, _TIME_FLOOR, _SLOTS = 1003, 1004, 1007, 1008, 1002
+ENDS = ("confirmed", "rejected", "inconclusive")  # of a trial: claim 1009, and events
 _ROOT, _REGIONS = "root", ("slot_a", "slot_b")
 
 
@@ -128,6 +131,7 @@ class Oracle:
     epoch: int = 0  # the highest that left the board
     messages: int = 0
     pairs: Pairs | None = None  # of a board with runtime slots
+    ends: set[tuple[Any, ...]] = field(default_factory=set)  # of trials, as the journal had them
 
     @property
     def device(self) -> str:
@@ -241,6 +245,11 @@ class Oracle:
         if self.pairs:
             self.pairs.concluded()
 
+    def ended(self, state: State | None) -> None:
+        """The journal holds this for firm, between two boots."""
+        if state and state.last_trial:
+            self.ends.add(tuple(state.last_trial))
+
     def operation(self, running: str, state: State | None, address: int) -> None:
         """The flash is about to change at `address`. I3."""
         if self.pairs:
@@ -259,6 +268,7 @@ class Oracle:
         self.told.clear()
         self.heads.clear()
         self.owed.clear()
+        self.ends.clear()
         self.epoch = self.confirmed = 0
 
     # -- at the end
@@ -287,6 +297,7 @@ class Oracle:
             self.pairs.check(content, self._release(state))
         if self.owed:
             raise Broken("I2", f"stored readings never arrived: {sorted(self.owed)}")
+        self.ended(state)
         self._check_ring(content)
         return state
 
@@ -298,3 +309,26 @@ class Oracle:
         top = ring.records[-1].number if ring.records else 0
         if top < self.told.get("head", 0):
             raise Broken("I11", f"record {self.told['head']} was told, the ring ends at {top}")
+        if ring.records and ring.records[0].number == 1:  # else it has wrapped
+            kept = Counter(_ends(ring.records))
+            needed = Counter(_end(end[2], end[3]) for end in self.ends)
+            for end in sorted(needed - kept):
+                raise Broken("I11", f"a trial ended {' '.join(end)}, the ring lacks it")
+
+
+def _end(outcome: str, reason: str) -> tuple[str, ...]:
+    """Return what journal and ring both have: with a confirmation the ring has the version."""
+    return (outcome,) if outcome == "confirmed" else (outcome, reason)
+
+
+def _ends(records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
+    """Yield the trials' ends of a ring; one that is told again, with a `*`, once."""
+    last: tuple[str, ...] = ()
+    for record in records:
+        if record.code in ENDS:
+            end = _end(record.code, record.detail.removesuffix("*"))
+            if end != last or not record.detail.endswith("*"):
+                yield end
+            last = end
+        elif record.code != "boot":
+            last = ()

@@ -2,6 +2,7 @@
 real updater and boot chain, the real bytecode.
 
     .venv/bin/python -m tests.powercut.pico_cuts [--jobs 2] [--every 1] [SCENARIO...]
+    .venv/bin/python -m tests.powercut.pico_cuts --replay crash/12:weak:on
 
 A scenario runs once. At each of its flash operations the process forks, once for each cut: the
 child loses its power there, boots twice on what is left, with torn cells that read differently
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import REPO, firmware_dir
+from tests.powercut import variants
 from tidemark_host import toolchain
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError, Violation
 from tidemark_host.boards.emulated import EmulatedPico
 from tidemark_host.boards.emulated_chip import Chip
 from tidemark_host.boards.emulated_life import provisioned
-from tidemark_host.boards.nor import AFTER, READINGS, TORN, NorFlash, PowerCut
+from tidemark_host.boards.nor import AFTER, OLD, READINGS, NorFlash, PowerCut
 from tidemark_host.hil.images import FAULTS, overlay
 from tidemark_host.romfs import build_image
 
@@ -273,13 +275,15 @@ def _staged(fault: str) -> tuple[object, ...]:
 
 @dataclass(frozen=True)
 class Cut:
-    """One cut of a scenario and its verdict: `came` up at the first and second boot; `wrong`."""
+    """One cut of a scenario and its verdict: `came` up at the first and second boot; `wrong`.
 
-    scenario: str
-    operation: int
+    `path`: what replays it. The operation's number may differ by one or two from run to run: the
+    board's key is made anew, and lengths of records with it.
+    """
+
+    path: str
     kind: str
     address: int
-    variant: str
     came: Sequence[str]
     wrong: str
 
@@ -334,25 +338,59 @@ def _state(flash: tuple[object, ...]) -> tuple[str, int, str]:
     return confirmed, slots.floor, " ".join(slots.last_trial[2:4]) if slots.last_trial else ""
 
 
-def play(name: str, every: int = 1) -> list[Cut]:
-    """Run a scenario with its cuts at each `every`-th operation; return them all."""
+def _ways(turn: int) -> list[str]:
+    """Return how the cuts at an operation fail, named as in variants.py: two boots' readings."""
+    letters = (READINGS[turn % 4][0], READINGS[(turn // 4 + turn + 1) % 4][0])
+    return [AFTER, f"weak:{''.join(letters)}"]
+
+
+def _parse(path: str) -> tuple[str, int, str]:
+    """Return (scenario, operation, way) of a path; operation 0: no cut. Raises ValueError."""
+    name, _, rest = path.partition("/")
+    if name not in SCENARIOS:
+        raise ValueError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    if not rest:
+        return name, 0, ""
+    number, _, way = rest.partition(":")
+    variant = variants.parse(way)
+    if "/" in rest or variant.count >= 0 or (way != AFTER and len(variant.readings) != 2):
+        raise ValueError("one cut: <scenario>/<operation>:after or :weak:<two letters>")
+    if int(number) < 1:
+        raise ValueError("operations are counted from 1")
+    return name, int(number), way
+
+
+def replay(path: str) -> list[Cut]:
+    """Run a scenario with the one cut of a path, or none. Raises ValueError."""
+    name, operation, way = _parse(path)
+    cuts = play(name, 1, lambda number, _turn: [way] if number == operation else [])
+    if operation and all(cut.path == name for cut in cuts):
+        raise ValueError(f"a run of {name} has fewer than {operation} operations")
+    return cuts
+
+
+def play(
+    name: str, every: int = 1, ways: Callable[[int, int], list[str]] | None = None
+) -> list[Cut]:
+    """Run a scenario with its cuts at each `every`-th operation; return them all.
+
+    `ways`: from an operation's number and its turn the names of the cuts there.
+    """
     scenario = SCENARIOS[name]
     cuts: list[Cut] = []
-    count = 0
+    count = turn = 0
 
     def cut(live: Live) -> None:
-        nonlocal count
+        nonlocal count, turn
         count += 1
         if count % every:
             return
-        for variant in (AFTER, TORN):
-            turn = len(cuts) // 2
-            readings = (READINGS[turn % 4], READINGS[(turn // 4 + turn + 1) % 4])
-            came, wrong = _forked(lambda v=variant, r=readings: _lose_power(live, scenario, v, r))
+        for way in ways(count, turn) if ways else _ways(turn):
+            came, wrong = _forked(lambda w=way: _lose_power(live, scenario, w))
             address, data = live.next
             kind = "erase" if data is None else "program"
-            said = variant if variant == AFTER else f"{variant}, then {' and '.join(readings)}"
-            cuts.append(Cut(name, count, kind, address, said, came, wrong))
+            cuts.append(Cut(f"{name}/{count}:{way}", kind, address, came, wrong))
+        turn += 1
 
     flash = _staged(scenario.fault) if scenario.staged else _fresh(_factory())
     live = Live(flash, cut)
@@ -360,18 +398,18 @@ def play(name: str, every: int = 1) -> list[Cut]:
     live.watched = False
     outcome = _state(live.flash)[2]
     if live.violations:
-        cuts.append(Cut(name, count, "", 0, "none", (), f"refused: {live.violations[0]}"))
+        cuts.append(Cut(name, "", 0, (), f"refused: {live.violations[0]}"))
     if outcome != scenario.outcome:
-        cuts.append(Cut(name, count, "", 0, "none", (), f"the trial ended {outcome!r}"))
+        cuts.append(Cut(name, "", 0, (), f"the trial ended {outcome!r}"))
     return cuts
 
 
-def _lose_power(
-    live: Live, scenario: Scenario, variant: str, readings: Sequence[str]
-) -> list[Any]:
+def _lose_power(live: Live, scenario: Scenario, way: str) -> list[Any]:
     nor = live.chip.nor
     address, data = live.next
-    nor.plan_cut(0, variant)
+    variant = variants.parse(way)
+    readings = variant.readings or (OLD, OLD)
+    nor.plan_cut(0, variant.kind)
     try:
         if data is None:
             nor.erase(address)
@@ -400,13 +438,41 @@ def _forked(work: Callable[[], list[Any]]) -> list[Any]:
     return json.loads(data) if data else [[], "the child died"]
 
 
+def _tell(cut: Cut) -> None:
+    where = f"{cut.kind} at {cut.address:#x}, then {' and '.join(cut.came)}" if cut.kind else ""
+    print(f"BROKEN {cut.wrong} ({where})", file=sys.stderr)
+    print(f"  make powercut TARGET=emulated REPLAY={cut.path}", file=sys.stderr, flush=True)
+
+
+def _replayed(path: str) -> int:
+    try:
+        _parse(path)
+        toolchain.firmware(NAME)
+        cuts = replay(path)
+    except ValueError as error:
+        print(f"powercut: {path!r} can't be replayed: {error}", file=sys.stderr)
+        return 2
+    for cut in cuts:
+        if cut.wrong:
+            _tell(cut)
+        else:
+            print(f"{cut.path}: {cut.kind} at {cut.address:#x}, then {' and '.join(cut.came)}")
+    if any(cut.wrong for cut in cuts):
+        return 1
+    print("no invariant is broken")
+    return 0
+
+
 def main() -> int:
     """Run the scenarios of the command line; print what was tried and what is wrong."""
     parser = argparse.ArgumentParser(description="power cuts on the emulated Pico")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--every", type=int, default=1, help="cut at each n-th operation only")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--replay", metavar="PATH", help="one cut, by what its violation printed")
     options = parser.parse_args()
+    if options.replay:
+        return _replayed(options.replay)
     names = options.scenarios or list(SCENARIOS)
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
@@ -422,7 +488,7 @@ def main() -> int:
             said = ", ".join(f"{what}: {times}" for what, times in ends.most_common())
             print(f"{name}: {len(cuts)} cuts ({said})", flush=True)
             for cut in bad:
-                print(f"  WRONG {cut}", flush=True)
+                _tell(cut)
     print(f"{total} cuts, {wrong} violations")
     return 1 if wrong else 0
 

@@ -321,6 +321,14 @@ def _ends(release: int, outcome: str) -> Callable[[World], None]:
     return drive
 
 
+def _rejected_for_good(world: World) -> None:
+    """The trial ends in a rejection, and the mirror goes on to offer what was rejected."""
+    _ends(1, "rejected")(world)
+    world.run(
+        lambda w: _reported(1)(w) and w.told[_UPDATE] == "rejected", "the next offer is refused"
+    )
+
+
 def _silent_trial(world: World) -> None:
     """The gateway does not hear release 2, so its trial can't be decided."""
     _staged("good")(world)
@@ -382,7 +390,11 @@ SCENARIOS: Mapping[str, Scenario] = {
         "root rotation, metadata, download, slot, trial, confirmation", _offered("good"), _updates
     ),
     "confirm": Scenario("trial to confirmation", _staged("good"), _ends(2, "confirmed")),
-    "crash": Scenario("an image that crashes: rollback", _staged("crashes"), _ends(1, "rejected")),
+    "crash": Scenario(
+        "an image that crashes: rollback, and the next offer",
+        _staged("crashes"),
+        _rejected_for_good,
+    ),
     "deadline": Scenario("a task that hangs: rollback", _staged("stalls"), _ends(1, "rejected")),
     "heap": Scenario("an image without heap: rollback", _staged("hoards"), _ends(1, "rejected")),
     "unwell": Scenario("a health check fails: reject", _staged("unwell"), _ends(1, "rejected")),

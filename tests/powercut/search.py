@@ -7,6 +7,9 @@ it had been completed, as junk, or half and half, independently of the boots bef
 enumerates all of that up to a number of cuts, and asks the model after each boot, under every
 reading, whether a promise was broken.
 
+A violation prints what replays its scenario alone: TIDEMARK_STORY names the search of the test, by
+number, and each boot: what the weak cells read as, by interrupted operation, and the cut.
+
 A cut just after an operation is left out on purpose: its flash is that of a cut before the next
 operation, or of no cut, and there the code under test has promised at least as much.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -56,6 +60,31 @@ class _State:
     story: tuple[str, ...] = field(default=())
 
 
+_LETTERS = {"o": nor.OLD, "n": nor.NEW, "j": nor.JUNK, "m": nor.MIXED}
+_CUTS = {"": "", "b": nor.BEFORE, "t": nor.TORN}
+_ENOUGH = 1 << 30  # cuts, for whoever asks how many there were
+_begun: dict[str, int] = {}  # searches, by test
+
+
+def _test() -> str:
+    return os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+
+
+def _replayed(flash: nor.NorFlash, model: Model, story: str, result: Result) -> None:
+    """Run the boots of one story; the last step may be a check."""
+    state = _State(flash.snapshot(), model, 0, 0)
+    for step in story.split("/"):
+        letters, _, cut = step.partition(":")
+        flash.restore(state.flash)
+        names = [_LETTERS[letter] for letter in letters]
+        told = dict(zip(flash.weak_groups(), names, strict=True))
+        if cut == "?":
+            _checked(flash, state, told)
+            continue
+        at = int(cut[1:] or -1)
+        state = _run(flash, state, told, at, _CUTS[cut[:1]], result)
+
+
 def search(
     flash: nor.NorFlash,
     model: Model,
@@ -68,6 +97,13 @@ def search(
     Raises Violation with the boots, readings and cuts of the first scenario that breaks a promise.
     """
     result = Result()
+    test = _test()
+    _begun[test] = _begun.get(test, 0) + 1
+    wanted, _, story = os.environ.get("TIDEMARK_STORY", "").partition("/")
+    if wanted:
+        if int(wanted) == _begun[test]:
+            _replayed(flash, model, story, result)
+        return Result(cuts=_ENOUGH)
     seen: set[object] = set()
     stack = [_State(flash.snapshot(), model, cuts, boots)]
     while stack:
@@ -102,7 +138,7 @@ def search(
 def _checked(flash: nor.NorFlash, state: _State, told: dict[int, str]) -> None:
     flash.restore(state.flash)
     flash.power_up(told)
-    _guarded(lambda: state.model.copy().check(flash), (*state.story, f"check {told}"))
+    _guarded(lambda: state.model.copy().check(flash), (*state.story, f"{_letters(told)}:?"))
 
 
 def _run(
@@ -111,7 +147,8 @@ def _run(
     flash.restore(state.flash)
     flash.power_up(told)
     model = state.model.copy()
-    story = (*state.story, f"boot {told} cut {variant or 'none'} {at if variant else ''}")
+    cut = f"{variant[0]}{at}" if variant else ""
+    story = (*state.story, f"{_letters(told)}:{cut}")
     if variant:
         flash.plan_cut(at, variant)
         result.cuts += 1
@@ -128,4 +165,11 @@ def _guarded(act: Callable[[], None], story: tuple[str, ...]) -> None:
     try:
         act()
     except Exception as error:
-        raise Violation(f"{type(error).__name__}: {error}\n  " + "\n  ".join(story)) from error
+        test = _test()
+        path = "/".join((str(_begun.get(test, 0)), *story))
+        command = f"TIDEMARK_STORY='{path}' .venv/bin/pytest '{test}'"
+        raise Violation(f"{type(error).__name__}: {error}\n  {command}") from error
+
+
+def _letters(told: dict[int, str]) -> str:
+    return "".join(told[group][0] for group in sorted(told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.powercut.broken import Broken
 from tests.powercut.oracle import Banner, Oracle, State
 from tests.powercut.setting import make_board
+from tidemark_host.boards.nor import NorFlash
 
 BOARD = make_board()
 IMAGE = b"image" * 100
@@ -98,6 +100,34 @@ def test_judge_sees_evidence_that_goes_back_or_has_two_hashes() -> None:
         judge._claims(_claims(1, 1, 1, 4))
     with pytest.raises(Broken, match=r"I11.*two hashes"):
         judge._claims({**_claims(1, 1, 1, 5), 1007: [5, bytes(16)]})
+
+
+def _ring(*events: tuple[str, bytes]) -> bytes:
+    from tidemark.evidence import SLOT, Evidence
+    from tidemark.flash import Region
+
+    region = BOARD.regions["evidence"]
+    flash = NorFlash(region.size)
+    ring = Evidence(Region(flash, 0, region.size))
+    ring.recover()
+    for code, detail in events:
+        ring.add(code, detail, SLOT)
+    content = bytearray(b"\xff" * BOARD.flash_size)
+    content[region.offset : region.end] = flash.view(0, region.size)
+    return bytes(content)
+
+
+def test_judge_sees_the_end_of_a_trial_that_the_ring_lacks() -> None:
+    judge = _judge()
+    judge.ended(dataclasses.replace(_state(0), last_trial=[2, 1, "inconclusive", "no-ack", 1]))
+    judge.ended(dataclasses.replace(_state(0), last_trial=[2, 1, "inconclusive", "no-ack", 2]))
+    judge.ended(dataclasses.replace(_state(0), last_trial=[2, 1, "confirmed", "ok", 3]))
+    once, again = ("inconclusive", b"no-ack"), ("inconclusive", b"no-ack*")
+    reset, done, boot = ("reset", b"rollback"), ("confirmed", b"2.0.0*"), ("boot", b"power-on")
+    judge._check_ring(_ring(once, reset, again, boot, again, done))
+    for short in ((once, boot, again, done), (once, reset, once)):
+        with pytest.raises(Broken, match=r"I11.*the ring lacks it"):
+            judge._check_ring(_ring(*short))
 
 
 def test_judge_sees_an_epoch_that_falls_and_an_alarm() -> None:

@@ -21,6 +21,33 @@ def test_a_cut_leaves_a_board_that_boots_and_never_goes_back(
     assert len(cuts) >= least
 
 
+def test_a_cut_is_replayed_by_the_line_that_it_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "confirm/2:weak:on"
+    assert [(cut.path, cut.wrong) for cut in pico_cuts.replay(path)] == [(path, "")]
+    monkeypatch.setattr(pico_cuts, "_judge", lambda *_seen: [["a 1 normal"], "went back"])
+    assert pico_cuts._replayed(path) == 1
+    assert f"  make powercut TARGET=emulated REPLAY={path}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nowhere",
+        "crash/x:after",
+        "crash/0:after",
+        "crash/1:before",
+        "crash/1:torn:3",
+        "crash/1:weak:o",
+        "crash/1:after/2:after",
+    ],
+)
+def test_path_that_names_no_cut_is_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pico_cuts._replayed(path) == 2
+    assert "can't be replayed" in capsys.readouterr().err
+
+
 def test_judge_sees_a_board_on_which_the_wrong_slot_comes_up() -> None:
     factory = pico_cuts._fresh(pico_cuts._factory())
     assert pico_cuts._judge((pico_cuts.A,), factory, ("old", "old")) == [["a 1 normal"] * 2, ""]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.powercut import explore, variants
@@ -61,10 +63,32 @@ def test_path_is_replayed_as_it_was(setting: Setting) -> None:
     assert sum("== power-on" in line for line in told[0]) == 3
 
 
-@pytest.mark.parametrize("path", ["nowhere", "boot/x:after", "boot/1:burnt", "boot/1:torn:x"])
+@pytest.mark.parametrize(
+    "path", ["nowhere", "boot/x:after", "boot/1:burnt", "boot/1:torn:x", "boot/seed:1"]
+)
 def test_path_that_names_nothing_is_refused(setting: Setting, path: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         explore.replay(setting, path, lambda _line: None)
+
+
+def test_world_that_dies_names_its_cut(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_how: object) -> None:
+        os._exit(1)
+
+    def run() -> explore.Result:
+        monkeypatch.setattr(explore, "lose_power", die)
+        result = explore.exhaust(setting, "boot", 1, Shard(0, 1, 50))
+        return explore.Result(wrong=result.wrong + _walked(setting))
+
+    wrong = explore.forked(run).wrong
+    assert {why for _, why in wrong} == {"a forked world died"}
+    for path, _ in (wrong[0], wrong[-1]):
+        assert not explore.replay(setting, path, lambda _line: None)
+    assert wrong[-1][0].startswith("boot/seed:7.2.")
+
+
+def _walked(setting: Setting) -> list[tuple[str, str]]:
+    return explore.wander(setting, "boot", range(7, 8), 2, 20).wrong
 
 
 def test_variants_cover_the_operation_and_are_named() -> None:

@@ -31,7 +31,6 @@ READINGS = MANY["readings_max"]  # of a boot of the image "reads"
 _LIMIT_MS = 1_200_000  # of simulated time: short boots in a row delay the radio up to ten minutes
 _TICK_MS = 500
 _IMAGES = ("slot_a", "slot_b", "ota_0", "ota_1")
-_OUTCOMES = ("confirmed", "rejected", "inconclusive")
 
 
 class World:
@@ -110,6 +109,8 @@ class World:
     def _begin(self, cause: str, raw: bool = False) -> None:
         self._look()
         self.life.stop()
+        if self._tried() and not self.life.nor.weak_groups():
+            self.oracle.ended(self.state())
         self.told = {}
         self.banner = None
         self._seen = 0
@@ -211,7 +212,7 @@ class World:
             words = line.split()
             if len(words) > 1 and words[0] == b"tidemark:":
                 outcome = words[1].decode("ascii", "replace")
-                if outcome in _OUTCOMES and self._tried():
+                if outcome in oracle.ENDS and self._tried():
                     self.oracle.concluded(outcome, self._tried())
 
     def _tried(self) -> int:

@@ -2,6 +2,8 @@
 
 from agent_board import Board, refused
 
+import nor
+import tidemark_board
 from agent.health import Checks
 from agent.telemetry import Telemetry
 from tidemark.errors import ConfigError
@@ -99,6 +101,29 @@ def test_broken_sensor_is_a_complaint_not_a_crash():
     board.sensor.broken = False
     board.telemetry.sample()
     assert board.telemetry.complaint() is None and len(board.outbox) == 1
+
+
+def test_worn_flash_is_no_complaint_about_the_image():
+    board = Board()
+    board.sensor.broken = True
+    board.telemetry.sample()
+    board.sensor.broken = False
+    start, size = tidemark_board.REGIONS["outbox"]
+    for at in range(start, start + size, board.flash.sector):
+        board.flash.fail(at // board.flash.sector, nor.NO_PROGRAM)
+    for _ in range(3):
+        board.telemetry.sample()
+    assert board.records.count("outbox-worn") == 1 and len(board.outbox) == 0
+    assert board.outbox.dropped >= 3
+    # The sensors gave what they should: the trial of an image is decided by all else.
+    assert board.telemetry.complaint() is None
+
+
+def test_reading_too_large_to_be_stored_is_a_complaint():
+    board = Board()
+    board.sensor.read = lambda: bytes(300)
+    board.telemetry.sample()
+    assert board.telemetry.complaint() == "sensors"
 
 
 def test_stored_reading_that_cannot_be_sent_does_not_hold_up_the_rest():

@@ -2,7 +2,7 @@
 
 from nor import BEFORE, TORN, NorFlash, PowerCut
 from tidemark.counter import Counter
-from tidemark.errors import StateError
+from tidemark.errors import FlashError, StateError
 from tidemark.flash import Region
 
 
@@ -129,3 +129,25 @@ def test_one_program_a_boot_and_one_erase_a_sector():
 def test_one_sector_is_refused():
     flash = NorFlash(256, sector=256, page=64)
     assert _code(Counter, Region(flash, 0, 256)) == "counter-region"
+
+
+def _refuse_erase(flash, sector):
+    """The driver reports that `sector` was not erased; a program there would work."""
+    erase = flash.erase
+
+    def refuse(addr):
+        if addr == sector * flash.sector:
+            raise FlashError("flash-io", "refused")
+        erase(addr)
+
+    flash.erase = refuse
+
+
+def test_sector_whose_erase_is_reported_to_fail_is_left():
+    flash = NorFlash(3 * 256, sector=256, page=64)
+    region = _region(flash=flash)
+    for epoch in range(1, 17):
+        assert Counter(region).open_epoch() == epoch
+    _refuse_erase(flash, 1)
+    assert Counter(region).open_epoch() == 33
+    assert Counter(region).recover() == 33

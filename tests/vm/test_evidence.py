@@ -1,7 +1,7 @@
 # The evidence ring: numbers, chain, quota of remote events, power cuts.
 
 from nor import BEFORE, TORN, NorFlash, PowerCut
-from tidemark.errors import StateError
+from tidemark.errors import FlashError, StateError
 from tidemark.evidence import (
     REMOTE,
     SECURITY,
@@ -262,6 +262,29 @@ def test_worn_ring_counts_what_it_could_not_keep():
     ring = _ring(flash)
     assert ring.add("four") > 1
     _chain_holds(ring)
+
+
+def _refuse_erase(flash, sector):
+    """The driver reports that `sector` was not erased; a program there would work."""
+    erase = flash.erase
+
+    def refuse(addr):
+        if addr == sector * flash.sector:
+            raise FlashError("flash-io", "refused")
+        erase(addr)
+
+    flash.erase = refuse
+
+
+def test_sector_whose_erase_is_reported_to_fail_is_left():
+    flash = _flash()
+    ring = _ring(flash)
+    for number in range(1, 9):
+        assert ring.add("event") == number
+    _refuse_erase(flash, 1)
+    assert ring.add("event") == 17 and not ring.gaps
+    assert bytes(flash.view(_SECTOR, _SECTOR)) == b"\xff" * _SECTOR
+    _chain_holds(_ring(flash))
 
 
 class _FadingFlash(NorFlash):

@@ -1,6 +1,6 @@
 # Regions, block device, and the NOR model that all other tests of flash state stand on.
 
-from nor import AFTER, BEFORE, JUNK, NEW, OLD, TORN, NorError, NorFlash, PowerCut
+from nor import AFTER, BEFORE, IO, JUNK, NEW, OLD, TORN, NorError, NorFlash, PowerCut
 from tidemark.errors import FlashError
 from tidemark.flash import BlockDevice, Region, open_regions
 
@@ -141,6 +141,21 @@ def test_write_checked_notices_worn_cells():
     flash.worn = {0}
     assert _code(region.write_checked, 0, b"data") == "readback"
     region.write_checked(4096, b"data")
+
+
+def test_error_of_the_driver_is_one_of_a_worn_chip():
+    flash = NorFlash(8192)
+    region = Region(flash, 0, 8192)
+    flash.fail(0, IO)
+    assert _code(region.write, 0, b"data") == "flash-io"
+    assert _code(region.write_checked, 16, b"data") == "readback"
+    assert not region.erase_checked(0) and region.erase_checked(1)
+    assert _code(region.erase_checked, 2) == "flash-bounds"
+    # Numbers for littlefs: an exception would pass through it.
+    device = BlockDevice(region)
+    assert device.ioctl(6, 0) == -84 and device.ioctl(6, 1) == 0
+    assert device.writeblocks(0, b"data", 0) == -84 and device.writeblocks(0, bytes(4096)) == -84
+    assert device.writeblocks(1, b"data", 0) is None
 
 
 def test_is_blank_sees_every_byte():

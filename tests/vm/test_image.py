@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from nor import FAULTS, STUCK_1, NorFlash, PowerCut
+from nor import FAULTS, IO, STUCK_1, NorFlash, PowerCut
 from tidemark import identity, image
 from tidemark.errors import ImageError, StateError
 from tidemark.flash import Region
@@ -119,7 +119,7 @@ def test_provisioning_that_does_not_hold_is_refused_and_read_as_nothing():
             try:
                 identity.write_provisioning(region, provisioning())
                 assert identity.read_provisioning(region).fields() == provisioning().fields()
-                assert sector == 1, kind
+                assert sector == 1 and kind != IO, kind
                 continue
             except StateError as error:
                 assert error.code == "provisioning-worn"
@@ -128,7 +128,8 @@ def test_provisioning_that_does_not_hold_is_refused_and_read_as_nothing():
                 assert identity.read_provisioning(region) is None
             except StateError as error:
                 assert error.code == "provisioning-damaged"
-    assert refused == len(FAULTS)
+    # The body does not reach the second sector; that it was not erased is heard of all the same.
+    assert refused == len(FAULTS) + 1
 
 
 def test_one_bad_bit_in_the_provisioning_body_is_noticed():

@@ -1,7 +1,7 @@
 # The outbox: order, acknowledgement, bounds, resets and power cuts.
 
-from nor import BEFORE, TORN, NorFlash, PowerCut
-from tidemark.errors import StateError
+from nor import BEFORE, IO, TORN, NorFlash, PowerCut
+from tidemark.errors import FlashError, StateError
 from tidemark.flash import Region
 from tidemark.outbox import Outbox
 
@@ -193,3 +193,37 @@ def test_writes_are_bracketed_and_the_bracket_always_closes():
     flash.worn = {0, 1, 2}
     assert _code(outbox.add, 1, 2, b"x") == "outbox-worn"
     assert calls == [False, True] * 3
+
+
+def _refuse_erase(flash, sector):
+    """The driver reports that `sector` was not erased; a program there would work."""
+    erase = flash.erase
+
+    def refuse(addr):
+        if addr == sector * flash.sector:
+            raise FlashError("flash-io", "refused")
+        erase(addr)
+
+    flash.erase = refuse
+
+
+def test_sector_whose_erase_is_reported_to_fail_is_left():
+    flash = _flash()
+    outbox = _outbox(flash)
+    _refuse_erase(flash, 1)
+    stored = 0
+    for index in range(40):
+        if _code(outbox.add, 1, index, bytes(24)) is None:
+            stored += 1
+        if outbox.dropped > 2:
+            break
+    assert bytes(flash.view(_SECTOR, _SECTOR)) == b"\xff" * _SECTOR
+    assert stored > 30 and len(_outbox(flash)) == len(outbox)
+
+
+def test_acknowledgement_that_the_driver_refuses_is_none():
+    flash = _flash()
+    outbox = _outbox(flash)
+    handle = outbox.add(1, 1, b"kept")
+    flash.fail(0, IO)
+    assert not outbox.ack(handle) and len(outbox) == 1

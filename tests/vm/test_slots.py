@@ -1,6 +1,7 @@
 # The slot state machine over a plain journal: who boots, what ends a trial, what is never
 # overwritten.
 
+from tidemark import cbor
 from tidemark.errors import SlotError, StateError
 from tidemark.slots import CONFIRMED, EMPTY, NONE, REJECTED, STAGED, TRIAL, Release, Slots
 
@@ -250,6 +251,57 @@ def test_rejection_survives_a_cut_between_list_and_state():
     slots = reboot(slots)
     assert slots.choose() == (0, "confirmed")
     assert slots.last_trial[:4] == [11, 1, "rejected", "crash"]
+
+
+def test_end_of_a_trial_is_untold_until_the_ring_has_it():
+    slots = in_trial()
+    assert slots.fault("crash") == slots.untold() == [("rejected", "crash")]
+    for _ in range(2):
+        slots = reboot(slots)
+        # Marked: the boot before may have recorded it, and found no time to say so.
+        assert slots.untold() == [("rejected", "crash*")]
+        assert slots.last_trial == [11, 1, "rejected", "crash", 1]
+    slots.told()
+    assert slots.untold() == [] == reboot(slots).untold()
+    slots.journal.put = None  # an ordinary boot writes nothing for it
+    slots.told()
+
+
+def test_end_that_is_drawn_after_a_cut_is_untold_too():
+    slots = in_trial()
+    state = slots.journal.get("boot")
+    slots.fault("crash")
+    slots.journal.put("boot", state)
+    slots = reboot(slots)
+    assert slots.choose() == (0, "confirmed")
+    assert slots.untold() == [("rejected", "crash")]
+    slots = provisioned()
+    slots.choose()
+    stage(slots, release(11))
+    slots.abort(release(11).digest)
+    assert slots.untold() == [("inconclusive", "aborted")]
+
+
+def test_untold_confirmation_names_its_version():
+    slots = provisioned()
+    slots.choose()
+    stage(slots, Release(*(release(11)[:4] + ("11.0.0-candidate.7",))))
+    slots = reboot(slots, "reset", "update")
+    slots.choose()
+    assert slots.confirm() == slots.untold() == [("confirmed", "11.0.0-candidate.7")]
+    assert reboot(slots).untold() == [("confirmed", "11.0.0-candidat*")]
+
+
+def test_boot_record_without_the_word_is_taken_as_told():
+    slots = in_trial()
+    slots.inconclusive("no-ack")
+    slots.told()
+    state = cbor.decode(slots.journal.get("boot"))
+    assert len(state[5]) == 5  # as a base that knows no such word writes and reads it
+    assert reboot(slots).untold() == []
+    for last in ([11, 1, "rejected"], [11, 1, 3, "crash", 1], "rejected"):
+        slots.journal.put("boot", cbor.encode(state[:5] + [last]))
+        refused("slots-format", Slots(slots.journal).recover)
 
 
 def test_full_list_of_rejected_releases_starts_no_new_trial():

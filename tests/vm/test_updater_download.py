@@ -5,7 +5,7 @@ from http_peer import head
 from tuf_maker import NOW
 from update_rig import BOARD, SECTORS, Rig, content
 
-from nor import AFTER, BEFORE, DEAD, FAULTS, FEW_BITS, NO_PROGRAM, STUCK_1, TORN, PowerCut
+from nor import AFTER, BEFORE, DEAD, FAULTS, FEW_BITS, IO, NO_PROGRAM, STUCK_1, TORN, PowerCut
 from tidemark import image
 from tidemark.errors import ImageError
 from tidemark.slots import EMPTY, WRITING
@@ -279,7 +279,7 @@ def test_slot_that_does_not_hold_what_is_written_is_noticed_at_once():
 
 
 def test_slot_whose_header_does_not_hold_is_never_staged():
-    for kind in (NO_PROGRAM, FEW_BITS, STUCK_1, DEAD):
+    for kind in (NO_PROGRAM, FEW_BITS, STUCK_1, DEAD, IO):
         rig = Rig()
         rig.flash.fail(8 + SECTORS, kind)
         rig.offer(2)

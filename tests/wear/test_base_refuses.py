@@ -9,9 +9,12 @@ import pytest
 
 import nor
 import tidemark_board
+from agent.health import Checks
+from agent.telemetry import Telemetry
 from tidemark.base import Base
-from tidemark.errors import StateError
+from tidemark.errors import FlashError, StateError
 from tidemark.slots import NONE, Release
+from tidemark.trial import Trial
 
 
 class Reset(Exception):
@@ -60,10 +63,10 @@ def _base(flash: nor.NorFlash | None = None) -> tuple[Any, nor.NorFlash]:
     return base, flash
 
 
-def _wear(flash: nor.NorFlash, region: str) -> None:
+def _wear(flash: nor.NorFlash, region: str, kind: str = nor.DEAD) -> None:
     start, size = tidemark_board.REGIONS[region]
     for sector in range(start // flash.sector, (start + size) // flash.sector):
-        flash.fail(sector, nor.DEAD)
+        flash.fail(sector, kind)
 
 
 def _codes(base: Any) -> list[str]:
@@ -124,6 +127,92 @@ def test_a_trial_that_the_journal_can_not_confirm_ends_unconfirmed() -> None:
         after.slots.recover()
     # What can't be affirmed is nobody's turn: stage 0 goes to rescue.
     assert after.slots.running == NONE
+
+
+def test_a_worn_outbox_keeps_no_good_release_from_being_confirmed() -> None:
+    base, flash = _on_trial()
+    _wear(flash, "outbox")
+    base.outbox.recover()
+    telemetry = Telemetry(base, [SimpleNamespace(number=1, read=lambda: 20)])
+    checks = Checks()
+    checks.add(telemetry.complaint)
+    base._app = SimpleNamespace(health=lambda _base: checks.reason())
+    base._trial = Trial(1000, 60_000, 0)
+    base.link = SimpleNamespace(state="up")
+    base.connection.reports_acked = 1
+    base.connection.report_soon = lambda: None
+    while base._trial:
+        telemetry.sample()
+        base.port.now += 1000
+        base._report_step()
+    assert "outbox-worn" in _codes(base) and base.outbox.dropped
+    assert base.slots.confirmed_release.index == 2
+
+
+def test_flash_that_reports_an_error_crashes_no_image_and_rejects_none() -> None:
+    for region in ("counter", "outbox", "evidence"):
+        base, flash = _on_trial()
+        base.counter.recover()
+        base.outbox.recover()
+        _wear(flash, region, nor.IO)
+        telemetry = Telemetry(base, [SimpleNamespace(number=1, read=lambda: 20)])
+        for _ in range(3):
+            telemetry.sample()
+        assert telemetry.complaint() is None
+        base.record("event")
+        base.evidence.head()
+        if region == "evidence":
+            assert base.evidence.gaps and len(base.outbox) == 3
+        else:
+            assert _codes(base) == [f"{region}-worn", "event"] and not len(base.outbox)
+
+
+def test_what_waits_in_flash_that_can_not_be_read_is_refused() -> None:
+    base, _ = _on_trial()
+    base.outbox.recover()
+    base.connection = SimpleNamespace(ready=True, room=8)
+    telemetry = Telemetry(base, [])
+
+    def unread(*_asked: object) -> None:
+        raise FlashError("flash-io", "ESP_ERR_TIMEOUT")
+
+    base.outbox.pending = unread
+    telemetry.send()
+    assert _codes(base) == ["flash-io"]
+
+
+def test_an_error_of_the_flash_leaves_a_trial_open() -> None:
+    base, flash = _on_trial()
+    with pytest.raises(Reset):
+        base.crashed(FlashError("flash-io", "ESP_ERR_TIMEOUT"))
+    from tidemark import reasons
+
+    assert reasons.decode(base.port.kept) == "rollback"
+    assert _codes(base) == ["flash-io", "reset"]
+    after, _ = _base(flash)
+    assert after.slots.resolve("reset", "rollback") == [("trial-open", "rollback")]
+    # An image that asks for what lies outside is at fault, whatever family its error is of.
+    after.slots.choose()
+    with pytest.raises(Reset):
+        after.crashed(FlashError("flash-bounds"))
+    assert after.slots.last_trial[2:4] == ["rejected", "crash"]
+
+
+def test_the_end_of_a_trial_is_recorded_and_then_told() -> None:
+    base, flash = _on_trial()
+    with pytest.raises(Reset):
+        base.crashed(ValueError("x"))
+    assert _codes(base) == ["crash", "rejected", "reset"]
+    after, _ = _base(flash)
+    assert after.slots.untold() == []
+
+
+def test_an_end_that_can_not_be_marked_as_told_is_recorded_all_the_same() -> None:
+    base, flash = _on_trial()
+    events = base.slots.fault("crash")
+    _wear(flash, "journal")
+    base.record_all(events)
+    assert _codes(base) == ["rejected", "journal-worn"]
 
 
 def test_a_crash_in_a_trial_is_left_to_the_marker_when_the_journal_takes_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import nor
+from tidemark.errors import FlashError
 
 SECTOR = 512
 PAGE = 64
@@ -41,6 +42,23 @@ def test_a_weak_program_sets_too_few_bits_and_never_one_too_many() -> None:
     found = _programmed(nor.FEW_BITS)
     assert found != DATA
     assert all(cell & want == want for cell, want in zip(found, DATA, strict=True))
+
+
+def test_a_driver_that_reports_an_error_has_done_half_or_nothing() -> None:
+    flash = _flash()
+    flash.program(SECTOR, DATA)
+    flash.fail(1, nor.IO)
+    with pytest.raises(FlashError, match="flash-io"):
+        flash.erase(SECTOR)
+    assert bytes(flash.view(SECTOR, PAGE)) == DATA
+    with pytest.raises(FlashError, match="flash-io"):
+        flash.program(SECTOR + PAGE, DATA)
+    found = bytes(flash.view(SECTOR + PAGE, PAGE))
+    assert found not in (DATA, b"\xff" * PAGE)
+    assert all(cell & want == want for cell, want in zip(found, DATA, strict=True))
+    flash.plan_cut(0, nor.AFTER)
+    with pytest.raises(nor.PowerCut):
+        flash.erase(SECTOR)
 
 
 def test_stuck_bits_are_single_ones() -> None:

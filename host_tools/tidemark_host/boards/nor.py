@@ -19,7 +19,8 @@ it also disturbs blank cells, as chips that program a sector before erasing it d
 erase mends the sector.
 
 Wear: `fail` gives a sector one of FAULTS, at once or from a number of erases on. The chip reports
-none of them. In such a sector a program does what it can and breaks no rule: it only clears bits.
+none of them but IO. In such a sector a program does what it can and breaks no rule: it only clears
+bits.
 """
 
 # Readings of weak cells, one a boot for each interrupted operation.
@@ -42,7 +43,8 @@ DEAD = "dead"  # neither changes anything
 FEW_BITS = "few-bits"  # a program leaves half of the bits that it should clear
 STUCK_0 = "stuck-0"  # single bits stay programmed, whatever is erased
 STUCK_1 = "stuck-1"  # single bits can't be programmed
-FAULTS = (NO_PROGRAM, NO_ERASE, DEAD, FEW_BITS, STUCK_0, STUCK_1)
+IO = "io"  # the driver reports an error: a program has reached half of the bits, an erase none
+FAULTS = (NO_PROGRAM, NO_ERASE, DEAD, FEW_BITS, STUCK_0, STUCK_1, IO)
 _STUCK_EVERY = 7  # bytes, so that each record has some
 _STUCK_MASK = 0x12
 _FEW_MASK = 0x55
@@ -81,7 +83,7 @@ class Fault:
         if self.kind in (NO_PROGRAM, DEAD):
             return cell
         made = cell & want
-        if self.kind == FEW_BITS:
+        if self.kind in (FEW_BITS, IO):
             return made | (cell & _FEW_MASK)
         if self.kind == STUCK_1 and self._is_stuck(off):
             return made | (cell & _STUCK_MASK)
@@ -89,7 +91,7 @@ class Fault:
 
     def erases(self, off: int, cell: int) -> int:
         """Return what an erase makes of the byte `cell` at `off`."""
-        if self.kind in (NO_ERASE, DEAD):
+        if self.kind in (NO_ERASE, DEAD, IO):
             return cell
         if self.kind == STUCK_0 and self._is_stuck(off):
             return 0xFF ^ _STUCK_MASK
@@ -204,6 +206,7 @@ class NorFlash:
                     del self._weak[cell]
         if variant:
             raise PowerCut("erase")
+        self._report(addr)
 
     def plan_cut(self, at: int, variant: str = BEFORE, count: int = -1, mask: int = 0xFF) -> None:
         """Cut the power at the `at`-th operation from now (0: the next).
@@ -274,6 +277,15 @@ class NorFlash:
             return fault
         return None
 
+    def _report(self, addr: int) -> None:
+        """Raise what a port makes of its driver's error, if the sector of `addr` has such."""
+        fault = self._fault(addr)
+        if fault and fault.kind == IO:
+            # Here: whoever has no firmware to import has no such sector.
+            from tidemark.errors import FlashError
+
+            raise FlashError("flash-io", "the driver reports an error")
+
     def _due(self) -> str:
         """Count down to the planned cut and return its variant when it is this operation's."""
         if self._cut_at < 0:
@@ -298,6 +310,7 @@ class NorFlash:
             self._settle(addr, data)
         if variant:
             raise PowerCut("program")
+        self._report(addr)
 
     def _settle(self, addr: int, data: memoryview) -> None:
         blank = b"\xff" * self.page
