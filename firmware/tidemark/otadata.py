@@ -18,6 +18,8 @@ SIZE = const(32)  # of an entry
 _ENTRY = "<I20sII"  # sequence, label, state, CRC-32 of the sequence begun at 0xFFFFFFFF
 _NO_SEQUENCE = 0xFFFFFFFF
 _SLOTS = const(2)
+_CRC_AT = const(28)
+_CLEARED = bytes(4)
 
 
 def parse(raw):
@@ -95,6 +97,10 @@ class Otadata:
             region.write_checked(kept * region.sector, entries[kept])
         for number in (0, 1):
             if number != kept:
+                # No CRC covers the state: the first cell that rises in an erase that is cut off
+                # could make an entry that was ABORTED one that starts. Not the sequence: cleared
+                # it would fit a CRC that has risen.
+                region.write(number * region.sector + _CRC_AT, _CLEARED)
                 region.erase(number)
                 # Not whether it is blank: with flash encryption an erased entry reads as noise.
                 if parse(self.read()[number]) is not None:

@@ -78,7 +78,14 @@ class EncryptedNor(NorFlash):
         """As NorFlash.program, which see; whole pages are whole units."""
         if self._is_encrypted(addr, len(data)):
             tweak = self._tweaks[addr : addr + len(data)]
-            data = _xor(self._cipher.encryptor().update(_xor(data, tweak)), tweak)
+            sealed = bytearray(_xor(self._cipher.encryptor().update(_xor(data, tweak)), tweak))
+            # Zeros over what is there clear a part of a unit, which makes noise of all of it.
+            for at in range(0, len(data), UNIT):
+                plain = bytes(data[at : at + UNIT])
+                cells = super().view(addr + at, UNIT)
+                if 0 in plain and not plain.strip(b"\x00\xff") and cells != b"\xff" * UNIT:
+                    sealed[at : at + UNIT] = bytes(UNIT)
+            data = sealed
         super().program(addr, data)
 
     def _plain(self, start: int, size: int) -> bytes:
