@@ -82,7 +82,7 @@ class EncryptedNor(NorFlash):
             # Zeros over what is there clear a part of a unit, which makes noise of all of it.
             for at in range(0, len(data), UNIT):
                 plain = bytes(data[at : at + UNIT])
-                cells = super().view(addr + at, UNIT)
+                cells = bytes(super().view(addr + at, UNIT))
                 if 0 in plain and not plain.strip(b"\x00\xff") and cells != b"\xff" * UNIT:
                     sealed[at : at + UNIT] = bytes(UNIT)
             data = sealed
