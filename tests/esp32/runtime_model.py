@@ -18,6 +18,7 @@ from tidemark.slots import Release
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32 import flash as host
 from tidemark_host.esp32.bootloader import Layout
+from tidemark_host.esp32.image import ESP32, Segment, make_image
 from tidemark_host.esp32.ota_ops import IDF_5_4, OtaError, OtaOps, Rules
 from tidemark_host.esp32.otadata import OtadataError
 
@@ -57,6 +58,11 @@ def runtime(number: int) -> bytes:
     return tiny.image(number)
 
 
+def large(number: int) -> bytes:
+    """A runtime of more than a sector, so that it can be there in part."""
+    return make_image([Segment(ESP32.ram, bytes(n * n % (251 + number) for n in range(4608)))])
+
+
 def release(number: int, attempt: int = 0) -> Any:
     data = app(number)
     return Release(hashlib.sha256(data).digest(), len(data), number, attempt, f"{number}.0")
@@ -74,7 +80,8 @@ class Story:
     to stage 0. `fault`: where its base fails ("made", "read", "hangs", "loops", "known", "choice",
     "chooses" for ever, "link", "blank": without provisioning), once so many trials (`sound`) have
     begun and until the pair may be confirmed; `former`: where the old one's fails from then on.
-    `start`: slot of the old runtime. `blank`: otadata as it comes from the factory.
+    `start`: slot of the old runtime. `blank`: otadata as it comes from the factory. `served`: what
+    the mirror has for the runtime's bytes instead, by request of a life, the last for ever.
     """
 
     trials: tuple[str, ...] = ("confirm",)
@@ -86,6 +93,7 @@ class Story:
     former: str = ""
     start: int = 0
     blank: bool = False
+    served: tuple[bytes, ...] = ()
     rules: Rules = IDF_5_4
 
 
@@ -150,6 +158,7 @@ class Client:
     def __init__(self, story: Story) -> None:
         self._files: dict[str, bytes] = {}
         self._entries: dict[str, Any] = {}
+        self._served = list(story.served)
         self._add(f"{BOARD}/app-{NEW}.romfs", app(NEW), "app", min_runtime=NEW)
         self._add(f"{BOARD}/runtime-{NEW}.bin", story.image, "runtime")
         root = SimpleNamespace(signed={"consistent_snapshot": False})
@@ -175,7 +184,10 @@ class Client:
 
     def get(self, path: str, start: int, size: int) -> Generator[None, None, _Response]:
         yield
-        return _Response(self._files[path], start)
+        data = self._files[path]
+        if self._served and "/runtime-" in path:
+            data = self._served.pop(0) if len(self._served) > 1 else self._served[0]
+        return _Response(data, start)
 
 
 class PortRuntimes:

@@ -38,9 +38,9 @@ from tests.esp32.runtime_model import (
 from tidemark import reasons, stage0
 from tidemark.slots import CONFIRMED
 from tidemark.updater import Updater
-from tidemark_host.boards.nor import BEFORE, TORN, PowerCut
+from tidemark_host.boards.nor import BEFORE, TORN, NorFlash, PowerCut
 from tidemark_host.esp32 import otadata
-from tidemark_host.esp32.bootloader import Bootloader
+from tidemark_host.esp32.bootloader import BootError, Bootloader
 from tidemark_host.esp32.otadata import State
 
 LIVES = 60  # without a cut, until a board has to be at rest
@@ -121,6 +121,7 @@ class Life:
         self.knows(lives=self.known.lives + 1)
         if self.known.lives > LIVES:
             raise Violation(f"no rest after {LIVES} lives")
+        self._decays()
         boot = Bootloader(self.flash, LAYOUT).boot()
         slot = boot.index
         # An image that is none starts nowhere; what starts is one of two.
@@ -139,6 +140,20 @@ class Life:
             self.knows(cause="watchdog")
         finally:
             self.flash.life = None
+
+    def _decays(self) -> None:
+        """Whichever runtime decays now: what would start was authorised, or nothing does."""
+        for region in LAYOUT.ota:
+            content = bytearray(self.flash.view(0, self.flash.size))
+            content[region.offset + 40] ^= 0x20
+            flash = NorFlash(content)
+            try:
+                boot = Bootloader(flash, LAYOUT).boot()
+            except BootError:
+                continue
+            held = flash.view(LAYOUT.ota[boot.index].offset, boot.image.length)
+            if held not in (runtime(OLD), self.story.image):
+                raise Violation(f"slot {boot.index} would start bytes that nobody authorised")
 
     def _started(self, number: int) -> None:
         known = self.known

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.esp32.runtime_model import LAYOUT, SECTOR, Known, Story, Violation, Watched
+from tests.esp32.runtime_model import LAYOUT, SECTOR, Known, Story, Violation, Watched, large
 from tests.esp32.runtime_world import FIRM, Life, explore, made, settle
 from tidemark import reasons
 from tidemark.otadata import in_charge
@@ -123,6 +123,27 @@ def test_no_two_power_cuts_break_a_pair(name: str, hard: bool) -> None:
     known = settle(flash, story, lives=1)
     seen = explore(flash, story, 2, (UNDONE, DONE), known)
     assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
+
+
+FORGED = Story(image=large(0), served=(large(1), large(0)))
+
+
+def test_nothing_that_a_mirror_forged_starts_if_the_confirmed_runtime_decays() -> None:
+    """Each life begins with that question (Life._decays): the bootloader takes forged bytes, too,
+    if they hold their own checksum."""
+    assert settle(made(FORGED, weak=False), FORGED).rest == "confirmed"
+    for_ever = replace(FORGED, served=(large(1),))
+    flash = made(for_ever, weak=False)
+    known = settle(flash, for_ever)
+    assert known.rest == "target-hash"
+    again = replace(known, rest="", lives=0)
+    assert settle(flash, for_ever, again).rest == "target-hash"
+
+
+def test_no_power_cut_has_what_a_mirror_forged_start() -> None:
+    seen = explore(made(FORGED, weak=True), FORGED, 1, (UNDONE, DONE))
+    assert seen.rests == {"confirmed"}
+    assert seen.cuts > 200
 
 
 # -- what is not a power cut
