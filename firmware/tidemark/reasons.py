@@ -24,6 +24,9 @@ REASONS = (
     "restore",  # back to the confirmed runtime
 )
 
+# Causes of a reset after which no marker is left.
+POWER = ("power-on", "brownout")
+
 
 def encode(reason):
     """The 32-bit marker for a reason of `REASONS`. Raises ValueError for any other word."""

@@ -82,6 +82,8 @@ class Story:
     begun and until the pair may be confirmed; `former`: where the old one's fails from then on.
     `start`: slot of the old runtime. `blank`: otadata as it comes from the factory. `served`: what
     the mirror has for the runtime's bytes instead, by request of a life, the last for ever.
+    `memory`: where the linker put the marker in either runtime. "own": at two places, and each
+    keeps what it wrote there; "lost": what one writes destroys the other's; "shared": at one.
     """
 
     trials: tuple[str, ...] = ("confirm",)
@@ -94,6 +96,7 @@ class Story:
     start: int = 0
     blank: bool = False
     served: tuple[bytes, ...] = ()
+    memory: str = "own"
     rules: Rules = IDF_5_4
 
 
@@ -101,7 +104,8 @@ class Story:
 class Known:
     """What the world knows between two lives."""
 
-    marker: int = 0
+    marker: int = 0  # in RTC memory, of the old runtime or of both
+    other: int = 0  # of the new one, if it has its own
     cause: str = "power-on"
     confirmed: int = OLD  # the release, once slots.confirm has returned or its record was seen
     marked: bool = False  # the new runtime: mark_valid has begun
@@ -222,12 +226,16 @@ class PortRuntimes:
 
 
 class Port:
-    """A chip's registers over the flash. The marker outlives each reset but a loss of power."""
+    """A chip's registers over the flash. The markers outlive each reset but a loss of power."""
 
     kbd_intr = None
 
     def __init__(self, life: Life, running: int) -> None:
         self._life = life
+        is_old = running == life.story.start
+        self._own = "marker" if is_old or life.story.memory == "shared" else "other"
+        if life.story.memory == "lost":
+            life.knows(**{"other" if is_old else "marker": 0})
         self._runtimes = PortRuntimes(life, running)
         self._now = 1000
         self._tick: Callable[[], None] = lambda: None
@@ -242,10 +250,10 @@ class Port:
         return self._life.known.cause
 
     def marker(self) -> int:
-        return self._life.known.marker
+        return getattr(self._life.known, self._own)
 
     def set_marker(self, number: int) -> None:
-        self._life.knows(marker=number)
+        self._life.knows(**{self._own: number})
 
     def arm_watchdog(self, ms: int) -> None:
         pass

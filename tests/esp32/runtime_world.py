@@ -121,6 +121,8 @@ class Life:
         self.knows(lives=self.known.lives + 1)
         if self.known.lives > LIVES:
             raise Violation(f"no rest after {LIVES} lives")
+        if self.known.cause == "power-on":
+            self.knows(marker=0, other=0)
         self._decays()
         boot = Bootloader(self.flash, LAYOUT).boot()
         slot = boot.index
@@ -206,8 +208,7 @@ class Life:
         """In place of stage 0's: a romfs image is no part of this."""
         module: Any = stage0
         base = module.base
-        base.port.set_marker(0)
-        base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+        module._hand_over()
         if base.fails == "link":
             base.mode, base.why = "rescue", "base-fault"
             module._run_rescue()
@@ -233,13 +234,13 @@ class Life:
         ends = trials[min(self.known.trials, len(trials) - 1)]
         self.knows(trials=min(self.known.trials + 1, len(trials)))
         if ends == "power":
-            self.knows(cause="power-on", marker=0)
+            self.knows(cause="power-on")
             raise Reset
         if ends == "watchdog":
             raise Hang
         if ends == "deadline":
             base.port.set_marker(reasons.encode("deadline"))
-            raise Hang
+            base.port.reset()  # from a timer's callback, in which nothing is written
         if ends == "repl":
             raise KeyboardInterrupt
         if ends == "crash":
@@ -271,6 +272,8 @@ class Life:
     def _normal(self, base: Any) -> None:
         """A confirmed release: acknowledged, looks for updates, repeats a trial."""
         slots = base.slots
+        if slots.crashes:
+            raise Violation("a fault is counted of an application that had none")
         slots.acknowledged(1000)
         if slots.retry_due:
             base.reset("trial" if slots.retries else "update")
@@ -410,7 +413,7 @@ def _stays(
 ) -> None:
     """What is at rest comes to the same rest after the power was off; a mark of the former runtime
     that was cut off may take a restoration more. Raises Violation."""
-    known = replace(point.known, rest="", lives=0, marker=0, cause="power-on")
+    known = replace(point.known, rest="", lives=0, marker=0, other=0, cause="power-on")
     again = replace(point, known=known)
     while not again.known.rest:
         again = _lived(flash, story, again, choice, seen, kind)[1]
@@ -440,7 +443,7 @@ def _lived(
     try:
         life.live()
     except PowerCut:
-        life.knows(marker=0, cause="power-on", lives=0)
+        life.knows(marker=0, other=0, cause="power-on", lives=0)
     except (Exception, Violation) as error:
         raise Violation(f"{type(error).__name__}: {error}\n  " + "\n  ".join(path)) from error
     sectors = flash.sectors
