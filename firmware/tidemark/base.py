@@ -7,7 +7,7 @@ from tidemark import cbor, config, identity, reasons
 from tidemark.compat import const, sleep_ms
 from tidemark.counter import Counter
 from tidemark.errors import StateError, TidemarkError
-from tidemark.evidence import MAX_CODE, REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
+from tidemark.evidence import MAX_READ, REMOTE, SECURITY, SIZE, SLOT, Evidence, parse
 from tidemark.flash import open_regions
 from tidemark.journal import Journal
 from tidemark.outbox import Outbox
@@ -24,6 +24,8 @@ _RESCUE_FROM = const(5)  # crashes
 _RESCUE_MS = const(60_000)
 _RESCUE_MAX_MS = const(3_600_000)
 _RADIO_DELAY_MAX_MS = const(600_000)
+_RADIO_RESET_MS = const(60_000)  # without a driver for the radio: until the first reset
+_RADIO_RESET_MAX_MS = const(3_600_000)
 
 
 class BaseFault(Exception):
@@ -76,6 +78,7 @@ class Base:
         self._was_healthy = False
         self._refused = set()  # codes that this boot has told
         self.radio_delay_ms = 0
+        self._radio_reset_at = None
 
     def uptime_ms(self):
         return self.port.uptime_ms()
@@ -132,7 +135,7 @@ class Base:
             now, epoch, gaps = self.uptime_ms(), self.counter.epoch, self.evidence.gaps
             self.evidence.add(code, detail.encode()[:16], kind, epoch, 0, now, self.cause)
             if not gaps and self.evidence.gaps:
-                print("tidemark: evidence-worn, what happens is only counted")
+                print("tidemark: evidence-worn, what the ring does not hold is counted")
         except TidemarkError as error:
             print("tidemark: evidence", error.code)
 
@@ -141,10 +144,7 @@ class Base:
         and recorded, once a boot each, so that it pushes nothing else out of the ring."""
         if error.code not in self._refused:
             self._refused.add(error.code)
-            if len(error.code) > MAX_CODE:
-                self.record("refused", error.code)  # a detail has room for it
-            else:
-                self.record(error.code, detail)
+            self.record(error.code, detail)
             print("tidemark: %s (%s)" % (error, detail))
 
     def record_all(self, events):
@@ -153,6 +153,18 @@ class Base:
             print("tidemark: %s %s" % (code, detail))
 
     # -- running
+
+    def prepare_radio(self):
+        """Has the radio's driver take its memory: before an application takes what there is.
+
+        Where there is too little it is an error, or ESP-IDF aborts. The marker, which stage 0
+        takes back, says then that it was no image's doing; the boot after leaves the driver alone.
+        A runtime's first boot keeps its own: the driver is a part of what is on trial.
+        """
+        if self.config and config.wifi(self.config)[0]:
+            if self.reason != "runtime":
+                self.port.set_marker(reasons.encode("radio-start"))
+            self.port.prepare_radio(self.reason != "radio-start")
 
     def connect(self):
         """Builds link, session and updates from known `settings`. Returns whether there is
@@ -294,11 +306,36 @@ class Base:
 
     def _radio_step(self):
         """Keeps the board on its network. What goes wrong is the air's doing: it is counted."""
+        if self.link.state == "up":
+            self.radio.heard()
         word = self.radio.step()
         if word:
             print("tidemark: wifi %s" % word)
             if word != "joined":
                 self.record(word, "wifi", REMOTE)
+        # A runtime on trial is not sent away by a reset: what has no radio runs out of its time.
+        if self.radio.lost and not (self.runtimes and not self.runtimes.is_confirmed):
+            if self._radio_reset_at is None:
+                self._radio_reset_at = self._radio_reset_ms()
+            if self.uptime_ms() >= self._radio_reset_at:
+                self.reset("radio")
+
+    def _radio_reset_ms(self):
+        """Uptime at which a board without a driver for its radio is reset: a minute, twice as long
+        as last time if that was for the same, at most an hour."""
+        if not self.reason.startswith("radio"):
+            return _RADIO_RESET_MS
+        try:
+            number = self.evidence.head()[0]
+            raw = self.evidence.read(max(1, number - MAX_READ + 1), MAX_READ)
+        except TidemarkError:
+            raw = b""
+        for start in range(len(raw) - SIZE, -1, -SIZE):
+            record = parse(raw[start : start + SIZE])
+            if record[2:4] == ("reset", b"radio"):
+                return min(2 * record[6], _RADIO_RESET_MAX_MS)
+        # The ring does not say how long it was: it was filled since, or takes nothing any more.
+        return _RADIO_RESET_MAX_MS if self.reason == "radio" else _RADIO_RESET_MS
 
     def _report_step(self):
         """Reports when due, and lets the trial and the waiting image draw their conclusions."""
@@ -342,6 +379,10 @@ class Base:
         if verdict is None:
             return
         outcome, reason = verdict
+        if reason == "no-ack" and self.radio and self.radio.lost:
+            # The driver started before the application. With the runtime it is on trial itself.
+            if not (self.runtimes and self.runtimes.on_candidate):
+                reason = "radio"
         if outcome == "confirm":
             # Otadata first: from VALID on the runtime stays, from this record on the pair does.
             if self.runtimes:

@@ -1,7 +1,7 @@
 # Settings of the link that provisioning writes and the journal keeps: CBOR map of integer keys.
 # They come from a console, so they are checked before anything is written on their strength.
 
-from tidemark.compat import const
+from tidemark.compat import const, utf8
 from tidemark.errors import ConfigError, LinkError
 
 BROKER_HOST = const(1)
@@ -15,7 +15,7 @@ COHORT = const(8)
 TRIAL = const(9)
 WIFI = const(10)
 
-_TEXT_MAX = const(128)
+_TEXT_MAX = const(128)  # bytes of UTF-8: flash and wire have room for those
 _COHORT_MAX = const(32)
 _DAY_S = const(86_400)
 _TRIAL_MAX_S = const(3600)
@@ -48,7 +48,7 @@ def check(config):
     for key, limits in _KNOWN.items():
         value = config.get(key)
         if limits is None:
-            good = isinstance(value, str) and 0 < len(value) <= _TEXT_MAX
+            good = _fits(value, _TEXT_MAX)
         else:
             good = isinstance(value, int) and not isinstance(value, bool)
             good = good and limits[0] <= value <= limits[1]
@@ -68,6 +68,18 @@ def check(config):
         except LinkError as error:
             raise ConfigError("config", "key %d: %s" % (key, error.text))
     return config
+
+
+def _fits(text, most):
+    """True for a str of 1 to `most` bytes of UTF-8 (without surrogates, RFC 3629)."""
+    if not isinstance(text, str):
+        return False
+    try:
+        data = text.encode()
+        utf8(data)
+    except ValueError:
+        return False
+    return 0 < len(data) <= most
 
 
 def cohort(config):
@@ -103,7 +115,7 @@ def _is_wifi(network):
         if not isinstance(text, str):
             return False
     ssid, password, country = network
-    if not 0 < len(ssid.encode()) <= _SSID_MAX or "\0" in ssid:
+    if not _fits(ssid, _SSID_MAX) or "\0" in ssid:
         return False
     if country and not (len(country) == 2 and "A" <= min(country) and max(country) <= "Z"):
         return False

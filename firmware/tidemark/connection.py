@@ -2,6 +2,7 @@
 # what was sent and not yet acknowledged, and reports.
 
 from . import cbor, claims
+from .backoff import share
 from .compat import const
 from .errors import SessionError, StateError, TidemarkError
 from .evidence import REMOTE
@@ -268,7 +269,7 @@ class Connection:
 
     def _next_hello(self, now):
         """Return the uptime (ms) at which the next hello is due."""
-        jitter = int.from_bytes(self._base.port.random(2), "big") * _HELLO_JITTER_MS >> 16
+        jitter = share(self._base.port.random, now) * _HELLO_JITTER_MS >> 16
         if self._hello_said is not None:
             now = max(now, self._hello_said + max(self._hello_pause, _HELLO_PAUSE_MS))
         return now + jitter

@@ -6,7 +6,9 @@
 # 2. The recovered value is the maximum over a full scan, past blanks; junk counts as used (in the
 #    first slot of a sector as long as there is another sector to go on in).
 # 3. Affirm: the recovered maximum's bytes are programmed again before anything rests on it.
-# 4. A sector is erased before its first slot is written, even if it reads blank.
+# 4. A sector is erased before its first slot is written, even if it reads blank; and before that
+#    erase its first slots are cleared: a cut-off one would let a torn record show on cells that
+#    hold none.
 # 5. Write, read back, then issue; an epoch found on flash is never issued.
 
 import binascii
@@ -18,6 +20,7 @@ from tidemark.errors import FlashError, StateError
 _SLOT = const(16)
 _MAGIC = const(0x544D4331)  # "TMC1"
 _BLANK = b"\xff" * _SLOT
+_CLEARED = bytes(_SLOT)
 _SPACES = const(4)
 _MAX_EPOCH = 0xFFFFFFFE
 _MAX_SEQ = 1 << 30
@@ -119,7 +122,7 @@ class Counter:
                     if index == home:
                         # Went round: this erase would take the record that all rests on.
                         raise StateError("counter-worn", "no sector takes a record")
-                    self._region.erase(index)
+                    self._erase(index)
                 if self._write(epoch):
                     return epoch
                 epoch = self._after(epoch)
@@ -150,10 +153,19 @@ class Counter:
                 return later
             if slot // self._per_sector == home:
                 return epoch
-            if self._epoch_at(slot) or self._region.view(slot * _SLOT, _SLOT) == _BLANK:
+            view = self._region.view(slot * _SLOT, _SLOT)
+            if self._epoch_at(slot) or view in (_BLANK, _CLEARED):
                 return later
             later += self._per_sector
         return epoch
+
+    def _erase(self, index):
+        """Erase a sector; what may have been written there for the coming lap is cleared first."""
+        start = index * self._region.sector
+        # One after the other: a slot that is half cleared must not look free beside a record.
+        for slot in range(min(_MAX_FAILURES, self._per_sector)):
+            self._region.write(start + slot * _SLOT, _CLEARED)
+        self._region.erase(index)
 
     def _write(self, epoch):
         """Program the record of `epoch` and return whether it reads back."""

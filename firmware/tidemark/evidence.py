@@ -20,13 +20,16 @@ SYSTEM = const(2)
 REMOTE = const(3)
 
 SIZE = const(64)
-MAX_CODE = const(12)
+MAX_CODE = const(24)  # as errors.TidemarkError says
 MAX_DETAIL = const(16)
 MAX_READ = const(64)
 CAUSES = ("", "power-on", "watchdog", "soft", "reset", "brownout", "unknown", "lease")
 
 _BODY = ">IBB12s16sIII"
 _BODY_SIZE = const(46)
+_FIELD = const(12)  # of the code; the rest of a longer one is in the detail
+_LONG = const(0x80)  # in the byte of the cause: it is
+_COUNT = const(4)
 _HASH = const(16)
 _CRC_OFF = const(62)
 _SEGMENT = const(4)
@@ -38,6 +41,7 @@ _MAX_WORD = 0xFFFFFFFF
 _MAX_FAILURES = const(4)
 # Records with a good sum that may turn out not to continue the chain, when recovering.
 _MAX_STRAYS = const(8)
+_MAX_LOOKS = const(4)
 # Codes that are counted apart; further ones share the code "other".
 _MAX_CODES = const(16)
 _OTHER = "other"
@@ -48,8 +52,8 @@ class Evidence:
 
     `region`: tidemark.flash.Region of at least two sectors, this ring's alone. `guard`: called
     with False before and True after each write; or None. `coalesce_ms`: a remote event of one code
-    is written at most once in that time. `gaps`: int, records of this boot that the flash did not
-    take; their numbers are missing in the ring.
+    is written at most once in that time. `gaps`: int, records that the flash did not take in this
+    boot, or no longer holds: the numbers of those are missing in the ring.
     """
 
     def __init__(self, region, guard=None, coalesce_ms=60000):
@@ -76,11 +80,12 @@ class Evidence:
         below = _MAX_NUMBER + 1
         for _ in range(_MAX_STRAYS):
             number = self._newest(below)
-            if not number or self._continues(number):
+            record = self._record(number) if number else None
+            if not number or (record and self._continues(record, number)):
                 break
             below = number
-        self._number = self._used = number
-        self._hash = self._chain_of(number) if number else _ZEROS
+        self._used = number
+        self._take(record, number)
         self._remote = self._count_remote()
         return number
 
@@ -98,10 +103,11 @@ class Evidence:
     def add(self, code, detail=b"", kind=SYSTEM, epoch=0, seq=0, uptime_ms=0, cause=""):
         """Record an event and return its number; 0 if it was only counted.
 
-        `code`: ASCII str, at most 12, cut beyond. `detail`: bytes, at most 16, cut beyond. `kind`:
-        SECURITY, SLOT, SYSTEM or REMOTE. `epoch`, `seq`: ints up to 32 bits. `cause`: one of
-        CAUSES. A REMOTE record's detail is the count of events (4 bytes, big-endian), then at most
-        12 bytes of the last one's detail. Never raises for a full or worn ring: see `gaps`.
+        `code`: printable ASCII str, at most 24; anything else is "invalid". `detail`: bytes, at
+        most 16, cut beyond. `kind`: SECURITY, SLOT, SYSTEM or REMOTE. `epoch`, `seq`: ints up to
+        32 bits. `cause`: one of CAUSES. A REMOTE record's detail is the count of events (4 bytes,
+        big-endian), then at most 12 bytes of the last one's detail. A code longer than 12 is kept
+        whole and takes its room from the detail. Never raises for a full or worn ring: see `gaps`.
         """
         if kind == REMOTE:
             return self._count(code, detail, epoch, seq, uptime_ms, cause)
@@ -120,8 +126,7 @@ class Evidence:
         count = min(count, MAX_READ)
         out = bytearray()
         for number in range(max(1, first), min(first + count, self._number + 1)):
-            if self._valid(number):
-                out.extend(self._view(number))
+            out.extend(self._record(number) or b"")
         return bytes(out)
 
     def oldest(self):
@@ -134,14 +139,14 @@ class Evidence:
     # Inside
 
     def _count(self, code, detail, epoch, seq, uptime_ms, cause):
-        code = _cut(code)
+        code = _checked(code)
         if code not in self._pending and len(self._pending) >= _MAX_CODES:
             code = _OTHER
         entry = self._pending.get(code)
         if entry is None:
             entry = self._pending[code] = [0, b"", 0, 0, "", None]
         entry[0] = min(entry[0] + 1, _MAX_WORD)
-        entry[1] = bytes(detail[: MAX_DETAIL - 4])
+        entry[1] = bytes(detail[: MAX_DETAIL - _COUNT])
         entry[2] = epoch
         entry[3] = seq
         entry[4] = cause
@@ -200,13 +205,15 @@ class Evidence:
     def _try(self, number, kind, code, detail, epoch, seq, uptime_ms, cause):
         off = self._off(number)
         segment = _SEGMENT if number != self._number + 1 or not self._number else 0
-        detail = bytes(detail[:MAX_DETAIL])
+        code, detail, long = _lay_out(kind, _checked(code).encode(), bytes(detail))
+        if cause not in CAUSES:
+            cause = "unknown"
         body = struct.pack(
             _BODY,
             number,
             kind | segment | len(detail) << 3,
-            CAUSES.index(cause) if cause in CAUSES else CAUSES.index("unknown"),
-            _cut(code).encode(),
+            CAUSES.index(cause) | long,
+            code,
             detail,
             epoch & _MAX_WORD,
             seq & _MAX_WORD,
@@ -232,17 +239,49 @@ class Evidence:
         return True
 
     def _affirm(self):
-        """Program the newest record again, once a boot: the chain goes on from what stays."""
+        """Program the newest record again, once a boot: the chain goes on from what stays.
+
+        One that does not read back is counted as a gap, and the one before it takes its place.
+        """
         if self._firm:
             return
         self._firm = True
-        if self._number:
-            record = self._region.read(self._off(self._number), SIZE)
-            try:
-                self._region.write_checked(self._off(self._number), record)
-            except FlashError as error:
-                if error.code != "readback":
-                    raise
+        # As far as a sector that fails as a whole reaches.
+        for _ in range(self._per_sector + 1):
+            if not self._number or self._holds(self._number):
+                return
+            self.gaps += 1
+            self._before()
+        # Nothing to go on from: what can still be read is not erased, what happens is counted.
+        self._take(None, 0)
+        self._worn = True
+
+    def _holds(self, number):
+        record = self._record(number)
+        # Torn cells may read differently by now: what is programmed is what was found.
+        if not record or record[_BODY_SIZE:_CRC_OFF] != self._hash:
+            return False
+        try:
+            self._region.write_checked(self._off(number), record)
+        except FlashError as error:
+            if error.code != "readback":
+                raise
+            return False
+        return True
+
+    def _before(self):
+        """Go on from the greatest number below this one of a record that can be read."""
+        record = None
+        for number in range(self._number - 1, max(0, self._number - self._slots), -1):
+            record = self._record(number)
+            if record:
+                break
+        self._take(record, number if record else 0)
+
+    def _take(self, record, number):
+        """Have the chain go on from `record`, None: from nothing."""
+        self._number = number if record else 0
+        self._hash = record[_BODY_SIZE:_CRC_OFF] if record else _ZEROS
 
     def _next_number(self):
         """Return the next number whose slot was never touched, or the first of the next sector."""
@@ -268,13 +307,21 @@ class Evidence:
                         best = number
         return best
 
-    def _continues(self, number):
-        """Return whether the chain does not speak against record `number`."""
-        record = self._region.read(self._off(number), SIZE)
-        if record[4] & _SEGMENT or number == 1 or not self._valid(number - 1):
+    def _continues(self, record, number):
+        """Return whether the chain does not speak against `record`, the one of this number."""
+        before = self._record(number - 1) if number > 1 and not record[4] & _SEGMENT else None
+        if not before:
             return True
-        chain = _chain(self._chain_of(number - 1), record[:_BODY_SIZE])
+        chain = _chain(before[_BODY_SIZE:_CRC_OFF], record[:_BODY_SIZE])
         return chain == record[_BODY_SIZE:_CRC_OFF]
+
+    def _record(self, number):
+        """Return record `number` as one look finds it (64 bytes), None where none finds it."""
+        for _ in range(_MAX_LOOKS):
+            record = self._region.read(self._off(number), SIZE)
+            if is_valid(record, number):
+                return record
+        return None
 
     def _valid(self, number):
         return is_valid(self._view(number), number)
@@ -288,9 +335,6 @@ class Evidence:
             if self._valid(number) and self._view(number)[4] & 3 == REMOTE:
                 count += 1
         return count
-
-    def _chain_of(self, number):
-        return bytes(self._view(number)[_BODY_SIZE:_CRC_OFF])
 
     def _off(self, number):
         return (number - 1) % self._slots * SIZE
@@ -306,7 +350,7 @@ def is_valid(record, number=None):
     found = struct.unpack_from(">I", record, 0)[0]
     if not 0 < found <= _MAX_NUMBER or (number is not None and found != number):
         return False
-    return record[4] >> 3 <= MAX_DETAIL and record[5] < len(CAUSES)
+    return record[4] >> 3 <= MAX_DETAIL and record[5] & ~_LONG < len(CAUSES)
 
 
 def parse(record):
@@ -321,18 +365,25 @@ def parse(record):
     number, flags, cause, code, detail, epoch, seq, uptime = struct.unpack(
         _BODY, record[:_BODY_SIZE]
     )
+    detail = detail[: flags >> 3]
+    code = code.rstrip(b"\x00")
+    if cause & _LONG:
+        at = _COUNT if flags & 3 == REMOTE else 0
+        rest, _, behind = detail[at:].partition(b"\x00")
+        code += rest
+        detail = detail[:at] + behind
     text = ""
-    for byte in code.rstrip(b"\x00"):
+    for byte in code:
         text += chr(byte) if 32 < byte < 127 else "?"
     return (
         number,
         flags & 3,
         text,
-        detail[: flags >> 3],
+        detail,
         epoch,
         seq,
         uptime * 100,
-        CAUSES[cause],
+        CAUSES[cause & ~_LONG],
         bool(flags & _SEGMENT),
         bytes(record[_BODY_SIZE:_CRC_OFF]),
     )
@@ -357,9 +408,24 @@ def _sum(data):
     return struct.pack(">H", binascii.crc32(data) & 0xFFFF)
 
 
-def _cut(code):
-    """Return at most 12 characters of `code`, each of them printable ASCII."""
+def _lay_out(kind, code, detail):
+    """Return (field of the code, detail, _LONG or 0) as a record has them, from bytes.
+
+    A code longer than its field goes on in the detail, behind a remote event's count, up to a zero
+    byte or the end of the detail.
+    """
+    if len(code) <= _FIELD:
+        return code, detail[:MAX_DETAIL], 0
+    at = _COUNT if kind == REMOTE else 0
+    rest = code[_FIELD:]
+    if len(detail) > at:
+        rest += b"\x00" + detail[at:]
+    return code[:_FIELD], (detail[:at] + rest)[:MAX_DETAIL], _LONG
+
+
+def _checked(code):
+    """Return `code`, or "invalid" for one that is too long or not of printable ASCII."""
     for character in code:
         if not " " < character < "\x7f":
             return "invalid"
-    return code[:MAX_CODE]
+    return code if len(code) <= MAX_CODE else "invalid"

@@ -96,9 +96,9 @@ def read_provisioning(region):
     return Provisioning(public, root, gateway_id, gateway_key)
 
 
-def write_provisioning(region, provisioning):
-    """Writes the sector once: body first, header last. The same content again is no error; other
-    content is StateError("provisioned")."""
+def check_provisioning(region, provisioning):
+    """Returns (body, whether it is there already) of what `write_provisioning` would write, or
+    raises what that would refuse. Writes nothing."""
     body = cbor.encode(provisioning.fields())
     if len(body) > _BODY_MAX:
         raise ConfigError("provisioning-size", "%d bytes, at most %d" % (len(body), _BODY_MAX))
@@ -107,11 +107,17 @@ def write_provisioning(region, provisioning):
         present = read_provisioning(region)
     except StateError:
         pass  # a cut during the header's write: nothing was promised yet, so it is written anew
-    if present:
-        if present.fields() != provisioning.fields():
-            raise StateError("provisioned", "the sector is written once")
-        # Affirmed: a header that was torn may read whole only today, so it is programmed again.
-    else:
+    if present and present.fields() != provisioning.fields():
+        raise StateError("provisioned", "the sector is written once")
+    return body, present is not None
+
+
+def write_provisioning(region, provisioning):
+    """Writes the sector once: body first, header last. The same content again is no error; other
+    content is StateError("provisioned")."""
+    body, is_there = check_provisioning(region, provisioning)
+    # Affirmed: a header that was torn may read whole only today, so it is programmed again.
+    if not is_there:
         for sector in range(region.sectors):
             region.erase(sector)
     region.write(_HEADER, body)

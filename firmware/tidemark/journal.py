@@ -46,6 +46,7 @@ _KINDS = (_VALUE, _MARK, _DELETED, _SETTLED, _COMMIT, _ABORT)
 _MIN_RESERVE = const(7)
 # Blocks of a sector that may fail before the next one is tried; behind a unit's last, the other.
 _MAX_FAILURES = const(3)
+_MAX_LOOKS = const(4)
 
 
 class Journal:
@@ -104,7 +105,10 @@ class Journal:
         return sorted(key for key in self._index if self._index[key][1] != _DELETED)
 
     def get(self, key):
-        """Return the value of `key` (bytes) or None. Not to be relied upon: see `affirm`."""
+        """Return the value of `key` (bytes) or None. Not to be relied upon: see `affirm`.
+
+        Raises StateError `journal-worn` where its record no longer reads as it did.
+        """
         entry = self._index.get(key)
         if not entry or entry[1] == _DELETED:
             return None
@@ -331,11 +335,11 @@ class Journal:
         if generation > _MAX_GENERATION:
             raise StateError("journal-worn", "no generation is left")
         # A COMMIT that was torn may come to light later: behind it stands a firm record.
-        if self._open:
-            self._control(_ABORT)
+        last = None if self._open else self._record_at(self._last[0])
+        if last:
+            self._write(self._base, self._generation, self._last[0], *last)
         else:
-            last = self._last[0]
-            self._write(self._base, self._generation, last, *self._record_at(last))
+            self._control(_ABORT)
         base = self._other()
         region = self._region
         for i in range(self._unit_sectors):  # also blank ones: a cut-off erase can look complete
@@ -445,7 +449,13 @@ class Journal:
         return key, kind, value
 
     def _value(self, key, entry):
-        return self._body(entry[0], len(key) + entry[2])[len(key) :]
+        # Checked at each look: torn cells may read differently by now, and what is appended from
+        # here gets a sum of its own.
+        for _ in range(_MAX_LOOKS):
+            found = self._record_at(entry[0])
+            if found and found[0] == key and found[1] == entry[1]:
+                return found[2]
+        raise StateError("journal-worn", "a record does not read twice the same")
 
     def _body(self, block, length):
         """Return the `length` bytes behind the head of the record at `block`."""

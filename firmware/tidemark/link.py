@@ -4,8 +4,9 @@
 
 from umqtt import simple
 
+from .backoff import pause
 from .compat import const, ticks_add, ticks_diff, ticks_ms
-from .errors import LinkError
+from .errors import LinkError, StateError
 from .wire import Wire
 
 _PAYLOAD_MAX = const(4096)
@@ -209,7 +210,8 @@ class Link:
             client.connect()
             for topic in self._topics:
                 self._subscribe(topic)
-        except (LinkError, OSError, AssertionError, simple.MQTTException) as e:
+        except (LinkError, StateError, OSError, AssertionError, simple.MQTTException) as e:
+            # StateError: no random number, as for the question to a name server.
             self._fall(e)
             return
         self._pinged = None
@@ -276,7 +278,7 @@ class Link:
 
     def _back_off(self):
         """Set the next attempt: doubling up to a minute, half of it fixed, half at random."""
-        pause = min(_BACKOFF_FIRST_MS << min(self._failures, 7), _BACKOFF_LAST_MS)
+        now = ticks_ms()
+        wait = pause(self._failures, _BACKOFF_FIRST_MS, _BACKOFF_LAST_MS, self._random, now)
         self._failures += 1
-        share = int.from_bytes(self._random(2), "big")
-        self._retry_at = ticks_add(ticks_ms(), pause // 2 + (pause // 2 * share >> 16))
+        self._retry_at = ticks_add(now, wait)

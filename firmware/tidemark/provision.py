@@ -22,7 +22,7 @@ def _answer(function):
         result["ok"] = True
     except TidemarkError as error:
         if isinstance(error, StateError):
-            stage0.base.record("provision", error.code)
+            stage0.base.record(error.code, "provision")
         result = {"ok": False, "code": error.code, "text": error.text}
     print(json.dumps(result))
 
@@ -69,8 +69,8 @@ def finish():
     sector, slot A CONFIRMED.
 
     Bundle: CBOR [1, root.json (bstr), gateway id (tstr), gateway key (bstr 32), settings (map)].
-    Each step may be cut and repeated with the same bundle; nothing is confirmed before all of it
-    was verified.
+    Each step may be cut and repeated with the same bundle; nothing is written before all of it
+    was verified and is known to be taken.
     """
     _answer(_finish)
 
@@ -92,8 +92,13 @@ def _finish():
     if base.board.WIFI and config.WIFI not in link:
         raise ConfigError("no-wifi", "this board reaches its gateway over WiFi only")
     release, root_version = _verify_slot(base, root)
-    base.journal.put("config", cbor.encode(link))
     provisioning = identity.Provisioning(base.identity.public, root, gateway_id, gateway_key)
+    # Another owner's anchors, or those of before, must not leave their settings behind.
+    identity.check_provisioning(base.regions["provisioning"], provisioning)
+    if base.journal.mark("root")[0] > root_version:
+        raise StateError("mark-falls", "this board has seen a newer root")
+    base.slots.check_provision(release)
+    base.journal.put("config", cbor.encode(link))
     identity.write_provisioning(base.regions["provisioning"], provisioning)
     base.provisioning = provisioning
     base.journal.raise_mark("root", root_version, hashlib.sha256(root).digest())

@@ -22,6 +22,8 @@ REASONS = (
     "request",  # asked for by a person or a command
     "runtime",  # the trial goes on in the runtime of the new release
     "restore",  # back to the confirmed runtime
+    "radio",  # its driver could not be had in that boot
+    "radio-start",  # is left where its driver's start ends in a reset that nobody asked for
 )
 
 # Causes of a reset after which no marker is left.

@@ -3,10 +3,10 @@
 import json
 
 from tidemark import image
-from tidemark.compat import const
+from tidemark.compat import const, utf8
 from tidemark.errors import ConfigError
 
-_SIZE_MAX = const(4096)
+_SIZE_MAX = const(4096)  # bytes
 
 # name: (default, least, most) for integers, (default, allowed words) for words, (default,) for
 # what is on or off.
@@ -56,14 +56,14 @@ def load(app):
     if app is None:
         return check({})
     try:
-        with open(image.MOUNT_POINT + "/settings.json") as file:
-            text = file.read(_SIZE_MAX + 1)
+        with open(image.MOUNT_POINT + "/settings.json", "rb") as file:
+            data = file.read(_SIZE_MAX + 1)
     except OSError:
         return check({})
-    if len(text) > _SIZE_MAX:
+    if len(data) > _SIZE_MAX:
         raise ConfigError("settings", "file too large")
     try:
-        given = json.loads(text)
+        given = json.loads(utf8(data))
     except ValueError:
         raise ConfigError("settings", "not JSON")
     if not isinstance(given, dict):

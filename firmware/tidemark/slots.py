@@ -35,6 +35,8 @@ _WAIT_UNCOUNTED = const(2)
 
 # The last: still there when another runtime than the one it announced starts.
 _FAULT_REASONS = ("crash", "deadline", "heap", "health", "runtime")
+# Neither the image's fault nor a lost supply.
+_NOBODYS_REASONS = ("lease", "radio", "radio-start")
 # Resets that only what runs can have caused, when no marker of ours explains them.
 _OWN_CAUSES = {"watchdog": "watchdog", "soft": "reset", "reset": "reset"}
 
@@ -293,15 +295,19 @@ class Slots:
     def provision(self, release):
         """The factory image in slot 0, verified against the root, becomes the first confirmed
         one."""
+        self.check_provision(release)
         if self.confirmed != NONE:
-            if self._releases[self.confirmed] == release:
-                return
-            raise SlotError("provisioned", "an image is confirmed already")
+            return
         self._states[0] = CONFIRMED
         self._releases[0] = release
         self.confirmed = 0
         self._save()
         self._raise_floor()
+
+    def check_provision(self, release):
+        """Raises SlotError `provisioned` if another image is confirmed already."""
+        if self.confirmed != NONE and self._releases[self.confirmed] != release:
+            raise SlotError("provisioned", "an image is confirmed already")
 
     # -- booting
 
@@ -322,7 +328,7 @@ class Slots:
         # bounded all the same.
         self.power_boots += 1
         if self.power_boots > _POWER_BOOTS:
-            why = "lease" if reason == "lease" else "power"
+            why = reason.split("-")[0] if reason in _NOBODYS_REASONS else "power"
             return self._inconclusive(slot, why, _WAIT_UNCOUNTED)
         self._save()
         return [("trial-open", reason or cause)]
@@ -413,10 +419,15 @@ class Slots:
         return self._resolve_confirmed("", reason) if self.running != NONE else []
 
     def inconclusive(self, reason):
-        """The running trial ran out of time without an acknowledgement. Returns events."""
+        """The running trial ran out of time without an acknowledgement. Returns events.
+
+        reason: "radio" if the board itself had no radio to send by: that never adds up to a
+        rejection.
+        """
         if not self.in_trial:
             raise SlotError("no-trial", "nothing is on trial")
-        return self._inconclusive(self.running, reason, _WAIT_COUNTED)
+        waiting = _WAIT_UNCOUNTED if reason == "radio" else _WAIT_COUNTED
+        return self._inconclusive(self.running, reason, waiting)
 
     def acknowledged(self, uptime_ms):
         """The former image was acknowledged `uptime_ms` after its boot. Returns events; then

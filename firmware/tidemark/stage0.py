@@ -221,6 +221,7 @@ def _hand_over():
 
 def _run_image(slot):
     release = base.slots.release(slot)
+    base.prepare_radio()
     _hand_over()
     what = ("ab"[slot], release.index, release.version, base.mode)
     print("tidemark: slot %s, release %d (%s), %s" % what)
@@ -271,6 +272,7 @@ def _run_rescue():
     """The base alone: joins the network and takes an update through the same verified path."""
     print("tidemark: %s (%s)" % (base.mode, base.why))
     _leave_runtime()
+    base.prepare_radio()
     base.port.set_marker(0)
     base.supervisor.lease(base.board.LEASE_BOOT_MS, "rescue")
     base.slots.running = slots.NONE

@@ -116,7 +116,7 @@ class Updates:
             base.refuse(self.updater.error, "update")
         elif outcome not in ("none", "current"):
             # A mirror can cause these at will: counted, so that they push nothing out (I11).
-            base.record("update", outcome, REMOTE)
+            base.record(outcome, "update", REMOTE)
         print("tidemark: update %s" % outcome)
         base.connection.report_soon()
         # A trial that is repeated has its back-off to wait for: the base's report task does that.

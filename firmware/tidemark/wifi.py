@@ -1,18 +1,29 @@
 # Joins a WiFi network and stays on it: pure, the radio, clock and randomness are handed in.
 # One call into the radio's driver a step, since some of them block: docs/wifi.md has the bounds.
 
+from tidemark.backoff import pause
 from tidemark.compat import const, ticks_add, ticks_diff, ticks_ms
-from tidemark.errors import LinkError, StateError
+from tidemark.errors import LinkError
 
 _JOIN_MS = const(20_000)  # scan, association, four-way handshake and DHCP
 _BACKOFF_FIRST_MS = const(1000)
 _BACKOFF_LAST_MS = const(60_000)
 _CYCLE_AFTER = const(4)  # failures in a row: the radio is switched off and on
+# Joined, and nobody answers: how long and over how many attempts before the board joins anew, from
+# the second time on with the radio off and on. Doubled each time that it did not help.
+_SILENCE_FIRST_MS = const(240_000)
+_SILENCE_LAST_MS = const(3_600_000)
+_SILENCE_ATTEMPTS = const(3)
 # A driver's request to a CYW43 that does not answer ends after 1 s; joining makes a dozen of them.
 _MUTE_MS = const(800)
 
 UP = "up"
 NO_ADDRESS = "no-address"
+FAULT = "radio-fault"
+NO_ANSWER = "no-answer"
+# What a driver raises. ESP-IDF's codes without a name of their own, lack of memory among them, are
+# a RuntimeError, in later versions of MicroPython a MemoryError (esp_exceptions_helper).
+DRIVER_ERRORS = (OSError, RuntimeError, MemoryError)
 _PENDING = ("", NO_ADDRESS)
 
 _OFF = const(0)
@@ -73,13 +84,15 @@ class Station:
 
     `error`: code of the last failure, "" before one: `no-network`, `bad-password`, `no-address`,
     `join-timeout`, `join-failed`, `radio-fault` (the driver refuses or the chip does not answer),
-    `wifi-lost`. `failures`: int, in a row.
+    `wifi-lost`, `no-answer` (joined, and nobody could be reached). `failures`: int, in a row.
+    `lost`: True once the interface could not be had: nothing but a reset helps.
     """
 
     def __init__(self, interface, driver, random, ssid, password, ticks=ticks_ms):
-        """`interface()`: the network.WLAN or alike, called once the radio may start; `driver`:
-        Cyw43() or Esp32(); `random(n)`: n random bytes, not asked for any earlier; `ssid`: str;
-        `password`: str, "" for an open network; `ticks()`: ms, wrapping as compat.ticks_ms."""
+        """`interface()`: the network.WLAN or alike, called once the radio may start, and not again
+        if it raises LinkError; `driver`: Cyw43() or Esp32(); `random(n)`: n random bytes, not
+        asked for any earlier; `ssid`: str; `password`: str, "" for an open network; `ticks()`: ms,
+        wrapping as compat.ticks_ms."""
         self._interface = interface
         self._nic = None
         self._driver = driver
@@ -92,8 +105,12 @@ class Station:
         self._until = 0  # of this attempt
         self._stale = ""  # what the driver said before it; None once it says something else
         self._last = ""  # what it said in the last step
+        self._unanswered = 0  # attempts to reach somebody
+        self._silent_until = 0  # then that many are too many
+        self._silences = 0  # that were acted upon, since the last answer
         self.error = ""
         self.failures = 0
+        self.lost = False
 
     @property
     def up(self):
@@ -105,6 +122,19 @@ class Station:
         if self._phase != _UP:
             raise LinkError(self.error or "joining", "not on the WiFi network")
 
+    def heard(self):
+        """Somebody answered: the network carries."""
+        self._unanswered = self._silences = 0
+
+    def unheard(self):
+        """An attempt to reach somebody failed. A driver may say for ever that it is joined to what
+        carries nothing any more: for that reason they are counted."""
+        if not self._unanswered:
+            now = self._ticks()
+            wait = pause(self._silences, _SILENCE_FIRST_MS, _SILENCE_LAST_MS, self._random, now)
+            self._silent_until = ticks_add(now, wait)
+        self._unanswered += 1
+
     def delay(self, ms):
         """Put off the first attempt by `ms` (int, below 2^29) from now: the radio stays off."""
         self._due = ticks_add(self._ticks(), ms)
@@ -114,11 +144,16 @@ class Station:
 
         Return what changed: "joined", the code of a failure, or "".
         """
+        if self.lost:
+            return ""
         try:
             return self._step()
-        except OSError:
+        except DRIVER_ERRORS:
             # Its text is the driver's; the code is all that is kept.
-            return self._fail("radio-fault")
+            return self._fail(FAULT)
+        except LinkError:
+            self.lost = True
+            return self._fail(FAULT)
 
     def _step(self):
         nic = self._nic
@@ -126,7 +161,7 @@ class Station:
         if phase == _WAIT:
             return self._wait()
         if phase == _UP:
-            return "" if self._driver.read(nic) == UP else self._fail("wifi-lost")
+            return self._watch()
         now = self._ticks()
         if ticks_diff(now, self._due) < 0:
             return ""
@@ -144,7 +179,7 @@ class Station:
         elif phase == _CLEAR:
             nic.disconnect()
             if ticks_diff(self._ticks(), now) >= _MUTE_MS:
-                return self._fail("radio-fault")
+                return self._fail(FAULT)
             self._phase = _JOIN
         else:
             self._stale = self._last = self._driver.read(nic)
@@ -153,11 +188,22 @@ class Station:
             self._phase = _WAIT
         return ""
 
+    def _watch(self):
+        if self._driver.read(self._nic) != UP:
+            return self._fail("wifi-lost")
+        if self._unanswered < _SILENCE_ATTEMPTS:
+            return ""
+        if ticks_diff(self._ticks(), self._silent_until) < 0:
+            return ""
+        self._unanswered = 0
+        self._silences += 1
+        return self._fail(NO_ANSWER)
+
     def _wait(self):
         word = self._driver.read(self._nic)
         if word == UP:
             self._phase = _UP
-            self.failures = 0
+            self.failures = self._unanswered = 0
             self.error = ""
             return "joined"
         if word != self._stale:
@@ -171,16 +217,14 @@ class Station:
         return ""
 
     def _fail(self, word):
-        """Note a failure and set the next attempt: doubling up to a minute, half of it fixed, half
-        at random."""
-        pause = min(_BACKOFF_FIRST_MS << min(self.failures, 6), _BACKOFF_LAST_MS)
+        """Note a failure and set the next attempt, a random pause of at most a minute later."""
+        now = self._ticks()
+        wait = pause(self.failures, _BACKOFF_FIRST_MS, _BACKOFF_LAST_MS, self._random, now)
+        self._due = ticks_add(now, wait)
         self.failures += 1
-        try:
-            share = int.from_bytes(self._random(2), "big")
-        except (OSError, StateError):
-            share = self._ticks() & 0xFFFF  # a radio that won't start has no noise either
-        self._due = ticks_add(self._ticks(), pause // 2 + (pause // 2 * share >> 16))
-        cycle = word == "radio-fault" or self.failures % _CYCLE_AFTER == 0
+        cycle = word == FAULT or self.failures % _CYCLE_AFTER == 0
+        if word == NO_ANSWER and self._silences > 1:
+            cycle = True  # to join anew is gentler, and did not help
         self._phase = _CYCLE if cycle else _CLEAR
         self.error = word
         return word

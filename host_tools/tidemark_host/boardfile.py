@@ -31,7 +31,9 @@ _RADIOS = ("none", "cyw43")
 _ROMFS_SECTORS = 1
 
 # ESP-IDF's fragments in boards/esp32 that an ESP32 board may choose.
-OPTIONS = ("secure-boot", "flash-encryption", "anti-rollback")
+OPTIONS = ("secure-boot", "flash-encryption")
+# ESP-IDF has it, and with it a trial that is undone would erase the confirmed runtime.
+_UNSAFE_OPTION = "anti-rollback"
 
 # A radio that joins slowly must not reject a good release. The virtual board is in no field.
 _FIELD_TRIAL_MS = 60_000
@@ -239,6 +241,12 @@ def _esp32(
     options = cast("list[object]", listed) if isinstance(listed, list) else [None]
     if not all(isinstance(option, str) for option in options):
         raise BoardFileError("type", "options must be an array of strings")
+    if _UNSAFE_OPTION in options:
+        raise BoardFileError(
+            "unsafe-option",
+            f"{_UNSAFE_OPTION}: undoing a trial could erase the confirmed runtime; docs/esp32.md "
+            "says how, and what keeps old runtimes out instead",
+        )
     if any(option not in OPTIONS for option in options):
         raise BoardFileError("range", f"options can be {', '.join(OPTIONS)}")
     table = _table(top, "partitions")
@@ -249,7 +257,9 @@ def _esp32(
             raise BoardFileError("missing-region", f"partitions.{key} is not there")
         extra[key] = _region(key, table[key], "partitions")
     try:
-        partitions = esp32_partitions.of_board(regions, extra, flash_size)
+        partitions = esp32_partitions.of_board(
+            regions, extra, flash_size, "flash-encryption" in options
+        )
     except PartitionError as error:
         raise BoardFileError(error.code, str(error)) from error
     chosen = tuple(option for option in OPTIONS if option in options)

@@ -30,6 +30,7 @@ _BODY = struct.Struct(">IBB12s16sIII")
 _SUM_AT = 62
 _MAX_DETAIL = 16
 _SEGMENT = 4
+_LONG = 0x80  # in the byte of the cause: the code goes on in the detail
 _ZEROS = bytes(16)
 
 # What a boot record's detail says of the reset before it (firmware/tidemark/reasons.py).
@@ -53,6 +54,8 @@ _RESETS = {
     "rollback": "deliberate, after a trial had ended",
     "runtime": "to try the runtime of a release; without a trial behind it, that did not come up",
     "restore": "deliberate, back to the runtime that is confirmed",
+    "radio": "deliberate: the radio's driver had not started",
+    "radio-start": "the start of the radio's driver: it hung, or its abort was a reset",
     "request": "asked for by a person or a command",
 }
 
@@ -146,7 +149,7 @@ def _number(record: bytes) -> int:
     if record[_SUM_AT:] != checksum.to_bytes(2, "big"):
         return 0
     number = int.from_bytes(record[:4], "big")
-    if number > 0xFFFFFFFE or record[4] >> 3 > _MAX_DETAIL or record[5] >= len(CAUSES):
+    if number > 0xFFFFFFFE or record[4] >> 3 > _MAX_DETAIL or record[5] & ~_LONG >= len(CAUSES):
         return 0
     return number
 
@@ -158,16 +161,20 @@ def _record(data: bytes) -> Record:
     said, count = detail[: flags >> 3], 1
     if kind == "remote" and len(said) >= 4:
         said, count = said[4:], int.from_bytes(said[:4], "big")
+    code = code.rstrip(b"\0")
+    if cause & _LONG:
+        rest, _, said = said.partition(b"\0")
+        code += rest
     return Record(
         number,
         kind,
-        _text(code.rstrip(b"\0")),
+        _text(code),
         _text(said),
         count,
         epoch,
         seq,
         uptime / 10,
-        CAUSES[cause],
+        CAUSES[cause & ~_LONG],
         bool(flags & _SEGMENT),
     )
 

@@ -17,6 +17,8 @@ from tidemark_host.wifi import Wifi
 _BROKER_HOST, _BROKER_PORT, _METADATA_URL, _TARGETS_URL = 1, 2, 3, 4
 _UPDATE_S, _REPORT_S, _KEEPALIVE_S, _COHORT, _TRIAL, _WIFI = 5, 6, 7, 8, 9, 10
 
+TEXT_MAX = 128  # bytes of UTF-8 of a broker's name and of an address
+
 _PART = 256  # bytes of bundle a REPL call carries
 _VERIFY_TIMEOUT_S = 60.0  # signatures and a digest over the slot on a slow board
 
@@ -55,7 +57,8 @@ class LinkSettings:
     """Where the board finds broker and updates, how often it asks (seconds), and its cohort.
 
     `trial`: in place of the times of its board.toml, which are the field's. `wifi`: of a board
-    that reaches its gateway by radio.
+    that reaches its gateway by radio. Raises ProvisionError `config` for a text without room on
+    the board, as the board itself would.
     """
 
     broker_host: str
@@ -68,6 +71,16 @@ class LinkSettings:
     cohort: str = DEFAULT_COHORT
     trial: TrialTimes | None = None
     wifi: Wifi | None = None
+
+    def __post_init__(self) -> None:
+        texts = {
+            _BROKER_HOST: self.broker_host,
+            _METADATA_URL: self.metadata_url,
+            _TARGETS_URL: self.targets_url,
+        }
+        for key, text in texts.items():
+            if not fits(text):
+                raise ProvisionError("config", f"value of key {key}")
 
     def to_map(self) -> dict[int, str | int | list[int] | list[str]]:
         # Left out where it says nothing: a board of an earlier version refuses unknown keys.
@@ -88,6 +101,14 @@ class LinkSettings:
             _REPORT_S: self.report_s,
             _KEEPALIVE_S: self.keepalive_s,
         }
+
+
+def fits(text: str) -> bool:
+    """Return whether the board's settings have room for a text: 1 to 128 bytes of UTF-8."""
+    try:
+        return 0 < len(text.encode()) <= TEXT_MAX
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 @dataclass(frozen=True)

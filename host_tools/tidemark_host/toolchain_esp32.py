@@ -16,6 +16,7 @@ from pathlib import Path
 from tidemark_host import toolchain_build as build
 from tidemark_host import toolchain_cache as cache
 from tidemark_host.boardfile import Board, Esp32, generate_board_module
+from tidemark_host.chips import CHIPS
 from tidemark_host.esp32 import partitions
 from tidemark_host.toolchain_cache import REPO, ToolchainError, cache_dir, run, say
 from tidemark_host.toolchain_native import native_parts
@@ -24,6 +25,8 @@ from tidemark_host.toolchain_native import native_parts
 IDF_SERIES = ("5.2", "5.3", "5.4")
 _IDF = "5.2.2"
 _FRAGMENTS = REPO / "boards" / "esp32"
+# Of a board's definition, in the order of mpconfigboard.cmake: the last one counts.
+_SETTINGS = ("sdkconfig.tidemark", "sdkconfig.board", "sdkconfig.tidemark_board")
 # Parts of the checkout that are submodules, and that the build reads.
 _SUBMODULES = ("lib/berkeley-db-1.xx/README", "lib/tinyusb/src/tusb.c")
 _RECIPE = "1"
@@ -111,9 +114,9 @@ def firmware(board: Board, mpy_cross: Path, umqtt: Path, sources: Path | None = 
 
     sources: another firmware than ours, for tests of what does not work.
 
-    Raises ToolchainError as `need`; `firmware-size` for a part that has no room;
-    `partition-table` for a table that is not board.toml's; others with the last lines of what
-    failed. Safe to call from several processes at once.
+    Raises ToolchainError as `need`; `sdkconfig` as `check_settings`; `firmware-size` for a part
+    that has no room; `partition-table` for a table that is not board.toml's; others with the last
+    lines of what failed. Safe to call from several processes at once.
     """
     need(board)
     esp32 = _of(board)
@@ -130,7 +133,38 @@ def firmware(board: Board, mpy_cross: Path, umqtt: Path, sources: Path | None = 
             raise ToolchainError("firmware-changes", f"{sources} changed just now: once more")
         definition = define(board, folder, work.with_name(f"{work.name}-board"))
         _build(board, definition, tree, stage, mpy_cross, work)
+        check_settings(board, definition, work)
         return collect(board, work, key)
+
+
+def check_settings(board: Board, definition: Path, work: Path) -> None:
+    """Compare the settings that ESP-IDF built with (`work`/sdkconfig) with those of `definition`.
+
+    It drops a name that it doesn't know with no more than a warning, and one whose condition does
+    not hold without any. Raises ToolchainError `sdkconfig`, which names all that differ.
+    """
+    wanted = _settings(*(definition / name for name in _SETTINGS))
+    made = _settings(work / "sdkconfig")
+    wrong = [
+        f"{name} is {made.get(name, 'n')}, not {value}"
+        for name, value in wanted.items()
+        if made.get(name, "n") != value and not _of_another_chip(name, board)
+    ]
+    if wrong:
+        raise ToolchainError("sdkconfig", "ESP-IDF did not take: " + "; ".join(sorted(wrong)))
+
+
+def _settings(*files: Path) -> dict[str, str]:
+    """Return ESP-IDF's settings by name; of two of one name the last counts. `n` is not said in
+    what it writes itself, but in a comment."""
+    text = "\n".join(file.read_text() for file in files)
+    return dict(re.findall(r"^(CONFIG_\w+)=(.*?)\s*$", text, re.MULTILINE))
+
+
+def _of_another_chip(name: str, board: Board) -> bool:
+    """Tell whether a setting is one that only another chip has, as CONFIG_ESP32_REV_MIN_3 is."""
+    chip = name.split("_")[1].lower()
+    return chip in CHIPS and chip != board.chip.name
 
 
 def collect(board: Board, work: Path, key: str) -> Firmware:
@@ -223,6 +257,8 @@ def sdkconfig(board: Board, csv: Path) -> str:
         "CONFIG_PARTITION_TABLE_MD5=y",
         "CONFIG_PARTITION_TABLE_CUSTOM=y",
         f'CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="{csv}"',
+        # Last, so that no board's own settings turn it on (boardfile.py, unsafe-option).
+        "CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK=n",
     ]
     options = [(_FRAGMENTS / f"sdkconfig.{name}").read_text() for name in _of(board).options]
     return "\n".join(lines) + "\n" + "".join(options)

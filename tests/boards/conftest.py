@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.boards.esp32_runtime import BOOT, DEFINITION, MAIN, Make
 from tests.boards.maker import Maker
 from tests.boards.usb_serial import MACHINE, BootRom, Port, UsbSerial
 from tests.conftest import REPO, firmware_dir
@@ -16,11 +18,13 @@ from tidemark_host import bootsel, toolchain
 from tidemark_host.boardfile import Board, load_board
 from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.virtual import VirtualBoard
+from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
 from tidemark_host.chips import CHIPS
 from tidemark_host.factory import factory_image
 from tidemark_host.flashing import Bench, Image
 from tidemark_host.release import KeyStore, Repository
 from tidemark_host.romfs import build_image
+from tidemark_host.toolchain_virtual_esp32 import runtime_image
 from tidemark_host.uf2_file import sectors
 
 
@@ -97,3 +101,28 @@ def make(runtime: Path) -> Iterator[Maker]:
     yield maker
     for board in maker.boards:
         board.close()
+
+
+@pytest.fixture(scope="session")
+def esp32_image() -> bytes:
+    return runtime_image(DEFINITION, 1, {"_boot.py": BOOT, "main.py": MAIN})
+
+
+@pytest.fixture
+def esp32(esp32_image: bytes, tmp_path: Path) -> Iterator[Make]:
+    """Makes boards whose runtime is MAIN; `flash`: offset to content, over what is there."""
+    boards: list[VirtualEsp32Board] = []
+
+    def board(flash: dict[int, bytes] | None = None, **options: Any) -> VirtualEsp32Board:
+        made = VirtualEsp32Board(tmp_path / f"{len(boards)}", **{"image": esp32_image, **options})
+        boards.append(made)
+        content = bytearray(made.read_flash(0, DEFINITION.flash_size))
+        for start, data in (flash or {}).items():
+            content[start : start + len(data)] = data
+        made.flash(bytes(content))
+        made.power_on()
+        return made
+
+    yield board
+    for made in boards:
+        made.close()

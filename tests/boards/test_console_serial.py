@@ -36,18 +36,30 @@ while caught < 2:
 """
 
 
+@contextlib.contextmanager
+def hears_ctrl_c() -> Iterator[None]:
+    """Let what is started here hear Ctrl-C, as what a terminal starts does: a shell has it ignored
+    in what it runs in the background, and that is inherited."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 class Person:
     """Runs `tidemark console` on a terminal of its own; reads the screen, types keys."""
 
     def __init__(self, *words: str) -> None:
         self._master, slave = os.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tidemark_host", "console", *words],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
+        with hears_ctrl_c():
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tidemark_host", "console", *words],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                start_new_session=True,
+            )
         os.close(slave)
         self.screen = ""
 
@@ -139,6 +151,25 @@ def test_board_that_stays_away_is_waited_for_until_ctrl_c(
     person.see("is not plugged in: waits, Ctrl-C ends")
     person.process.send_signal(signal.SIGINT)
     assert person.process.wait(10) == 2
+
+
+def test_ctrl_c_is_heard_though_the_tests_were_launched_without(
+    board: VirtualBoard, usb: UsbSerial
+) -> None:
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        person = Person(str(usb.path))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, former)
+    try:
+        person.see("── connected to")
+        board.power_off()
+        person.see("is not plugged in: waits, Ctrl-C ends")
+        person.process.send_signal(signal.SIGINT)
+        assert person.process.wait(10) == 2
+    finally:
+        person.close()
 
 
 def test_board_may_be_plugged_in_after_the_console_was_opened(

@@ -18,6 +18,7 @@ from tidemark.slots import Release
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32 import flash as host
 from tidemark_host.esp32.bootloader import Layout
+from tidemark_host.esp32.encryption import EncryptedNor
 from tidemark_host.esp32.image import ESP32, Segment, make_image
 from tidemark_host.esp32.ota_ops import IDF_5_4, OtaError, OtaOps, Rules
 from tidemark_host.esp32.otadata import OtadataError
@@ -33,6 +34,10 @@ LAYOUT = Layout(
 _NAMES = ("slot_a", "slot_b", "provisioning", "counter", "journal", "evidence", "outbox")
 REGIONS = {name: ((7 + 2 * i) * SECTOR, 2 * SECTOR) for i, name in enumerate(_NAMES)}
 SIZE = (7 + 2 * len(_NAMES)) * SECTOR
+# The partition romfs, both slots: the one that is mapped. With flash encryption on it is encrypted
+# as these are.
+ROMFS = host.Region(REGIONS["slot_a"][0], 4 * SECTOR)
+ENCRYPTED = (LAYOUT.otadata or ROMFS, *LAYOUT.ota, ROMFS)
 OLD, NEW = 1, 2  # releases: application and runtime of one number belong together
 BOARD = "TINY"
 
@@ -117,7 +122,7 @@ class Known:
     rest: str = ""  # how it ended
 
 
-class Watched(NorFlash):
+class Watched(EncryptedNor):
     """The flash, with somebody who sees each change of a runtime slot before it happens."""
 
     life: Life | None = None

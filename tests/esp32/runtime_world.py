@@ -16,10 +16,12 @@ from typing import Any
 
 from tests.esp32.runtime_model import (
     BOARD,
+    ENCRYPTED,
     LAYOUT,
     NEW,
     OLD,
     REGIONS,
+    ROMFS,
     SECTOR,
     SIZE,
     Client,
@@ -38,7 +40,7 @@ from tests.esp32.runtime_model import (
 from tidemark import reasons, stage0
 from tidemark.slots import CONFIRMED
 from tidemark.updater import Updater
-from tidemark_host.boards.nor import BEFORE, TORN, NorFlash, PowerCut
+from tidemark_host.boards.nor import BEFORE, TORN, PowerCut
 from tidemark_host.esp32 import otadata
 from tidemark_host.esp32.bootloader import BootError, Bootloader
 from tidemark_host.esp32.otadata import State
@@ -46,10 +48,15 @@ from tidemark_host.esp32.otadata import State
 LIVES = 60  # without a cut, until a board has to be at rest
 
 
-def made(story: Story, *, weak: bool, hard: bool = False) -> Watched:
+def made(story: Story, *, weak: bool, hard: bool = False, encrypted: bool = False) -> Watched:
     """Return the flash of a provisioned board before the update."""
-    flash = Watched(SIZE, weak=weak, hard=hard)
+    places = ENCRYPTED if encrypted else ()
+    flash = Watched(SIZE, weak=weak, hard=hard, encrypted=places, mapped=ROMFS if places else None)
     flash.sectors = []
+    if encrypted:
+        # Of the slots for runtimes the first start encrypts one that holds an image.
+        for region in (LAYOUT.otadata, ROMFS):
+            flash.encrypt_in_place(region or ROMFS)
     start = LAYOUT.ota[story.start].offset
     flash.program(start, _padded(runtime(OLD)))
     if story.start == 0 and not story.blank:
@@ -59,6 +66,7 @@ def made(story: Story, *, weak: bool, hard: bool = False) -> Watched:
         otadata.write(flash, LAYOUT.otadata or LAYOUT.ota[0], 0, entry)
     base = Life(flash, story, Known()).base(story.start, OLD)
     base.slots.provision(release(OLD))
+    base.regions["slot_a"].erase(1)
     base.regions["slot_a"].write(SECTOR, app(OLD))
     return flash
 
@@ -146,9 +154,8 @@ class Life:
     def _decays(self) -> None:
         """Whichever runtime decays now: what would start was authorised, or nothing does."""
         for region in LAYOUT.ota:
-            content = bytearray(self.flash.view(0, self.flash.size))
-            content[region.offset + 40] ^= 0x20
-            flash = NorFlash(content)
+            flash = self.flash.twin()
+            flash._buf[region.offset + 40] ^= 0x20  # type: ignore[reportPrivateUsage]
             try:
                 boot = Bootloader(flash, LAYOUT).boot()
             except BootError:

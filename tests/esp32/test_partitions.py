@@ -139,6 +139,11 @@ def test_sizes_of_one_chip_differ_in_nothing_but_the_flash() -> None:
 TEXT = (REPO / "boards" / "TIDEMARK_ESP32" / "board.toml").read_text()
 
 
+def with_options(*options: str) -> Board:
+    listed = ", ".join(f'"{option}"' for option in options)
+    return parse_board(TEXT.replace("options = []", f"options = [{listed}]").encode())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [
@@ -167,6 +172,8 @@ TEXT = (REPO / "boards" / "TIDEMARK_ESP32" / "board.toml").read_text()
         ("sector = 4096", "sector = 8192", "range"),
         ("runtime_max = 0x180000", "runtime_max = 0x180001", "range"),
         ("options = []", 'options = ["secure-bot"]', "range"),
+        ("options = []", 'options = ["anti-rollback"]', "unsafe-option"),
+        ("options = []", 'options = ["secure-boot", "anti-rollback"]', "unsafe-option"),
         ("options = []", 'options = "secure-boot"', "type"),
         ("options = []", "options = [7]", "type"),
         ("options = []", "definition = 7", "type"),
@@ -187,9 +194,22 @@ def test_board_that_esp_idf_could_not_run_is_refused_with_a_stable_code(
 
 
 def test_chosen_options_are_kept_once_and_in_one_order() -> None:
-    chosen = 'options = ["anti-rollback", "secure-boot", "secure-boot"]'
-    board = parse_board(TEXT.replace("options = []", chosen).encode())
-    assert board.esp32 and board.esp32.options == ("secure-boot", "anti-rollback")
+    board = with_options("flash-encryption", "secure-boot", "secure-boot")
+    assert board.esp32 and board.esp32.options == ("secure-boot", "flash-encryption")
+
+
+def test_with_flash_encryption_the_mapped_partition_is_flagged_and_no_other() -> None:
+    """Apps and otadata are encrypted without a flag, nvs can't be; what holds state is written in
+    units that are too small."""
+    plain, board = with_options("secure-boot"), with_options("flash-encryption")
+    assert [row.label for row in rows(board) if row.encrypted] == ["romfs"]
+    assert not any(row.encrypted for row in rows(plain))
+    assert rows(plain) == tuple(dataclasses.replace(row, encrypted=False) for row in rows(board))
+    assert table(board) == espressif(board).to_binary() != table(plain)
+    assert decode(table(board), board.flash_size) == rows(board)
+    assert "\nromfs, data, 0x8f, 0x310000, 0x80000, encrypted\n" in to_csv(rows(board), "X")
+    # The runtime compares the chip's table without the flags: they are the chip's affair.
+    assert generate_board_module(board) == generate_board_module(plain)
 
 
 # -- the binary form: what is refused, with which code

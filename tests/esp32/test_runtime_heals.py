@@ -173,12 +173,14 @@ def test_no_power_cut_has_a_forged_one_started() -> None:
 
 
 @pytest.mark.skipif(not DEEPER, reason="TIDEMARK_CUTS=1: minutes")
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("start", [0, 1])
 def test_no_two_power_cuts_keep_it_from_being_healed(start: int, hard: bool) -> None:
     story = Lost(start=start)
     flash, known = lost(story, weak=True, hard=hard)
-    seen = explore(flash, story, 2, (UNDONE, DONE), known, kind=Rescued)
+    # What a journal makes of a record that was written in part is its own tests' affair.
+    seen = explore(flash, story, 2, (UNDONE, DONE), known, torn=range(7), kind=Rescued)
     assert seen.rests == {"confirmed"}
 
 

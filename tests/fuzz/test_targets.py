@@ -5,10 +5,14 @@ Deterministic: the same examples in every run. `make fuzz` searches on.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import REPO
 from tests.fuzz import regressions
 from tests.fuzz.mutate import SPAN, mutate
 from tests.fuzz.target import Target
@@ -52,3 +56,19 @@ def test_a_former_finding_stays_mended(former: regressions.Regression) -> None:
     assert former.found
     word = BY_NAME[former.target].run(former.data, count=True)
     assert word.split(" ", 1)[0] == former.word
+
+
+def test_the_page_has_a_row_for_each_target_and_their_sums() -> None:
+    page = (REPO / "docs" / "fuzzing.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| ([\d,]+) \| (.+?) \| ([\d,]+) \| \d+ \| (\d*) \|$", page, re.M
+    )
+    told = [(name, _number(limit), holds, _number(found)) for name, limit, holds, _, found in rows]
+    former = Counter(one.target for one in _FORMER)
+    assert told == [(one.name, one.limit, one.holds, former[one.name]) for one in TARGETS]
+    executions = sum(_number(row[3]) for row in rows)
+    assert f"That is {executions:,} executions, and {len(_FORMER)} findings so far" in page
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", "") or "0")

@@ -16,6 +16,8 @@ MODELS = sorted(SPECS.glob("*.pml"), key=lambda path: path.name)
 QUICK = [
     Job("counter", ("AGING=0",), ""),
     Job("counter", ("NO_AFFIRM",), "rule 3"),
+    Job("slots", (), ""),
+    Job("slots", ("NO_AFFIRM",), "affirm"),
     Job("commands", (), ""),
     Job("commands", ("EFFECT_FIRST",), "intent first"),
     Job("delivery", ("ACK_FIRST",), "persist before acknowledge"),

@@ -42,16 +42,24 @@ class Epochs:
         assert found >= self.issued, f"recovered {found}, {self.issued} was issued"
 
 
-def _flash(sectors: int, slots: int) -> nor.NorFlash:
-    return nor.NorFlash(sectors * slots * SLOT, sector=slots * SLOT, page=SLOT, weak=True)
+def _flash(sectors: int, slots: int, hard: bool = False) -> nor.NorFlash:
+    size = slots * SLOT
+    return nor.NorFlash(sectors * size, sector=size, page=SLOT, weak=True, hard=hard)
 
 
+@pytest.mark.parametrize("hard", [False, True], ids=["weak", "hard"])
 @pytest.mark.parametrize(
-    ("sectors", "slots", "cuts", "boots"), [(2, 1, 4, 6), (2, 2, 4, 6), (3, 2, 3, 5), (2, 3, 3, 5)]
+    ("sectors", "slots", "cuts", "boots"), [(2, 2, 3, 5), (3, 2, 2, 4), (2, 3, 3, 5)]
 )
-def test_no_cut_makes_an_epoch_come_twice(sectors: int, slots: int, cuts: int, boots: int) -> None:
-    """Starts before each slot of the ring, so that cuts meet each sector change and the wrap."""
-    flash = _flash(sectors, slots)
+def test_no_cut_makes_an_epoch_come_twice(
+    sectors: int, slots: int, cuts: int, boots: int, hard: bool
+) -> None:
+    """Starts before each slot of the ring, so that cuts meet each sector change and the wrap.
+
+    Of a sector with two slots four cuts leave neither: a record torn, one half cleared, one more
+    torn. Real sectors have 256.
+    """
+    flash = _flash(sectors, slots, hard)
     model = Epochs()
     tried = 0
     for _ in range(sectors * slots + 1):
@@ -90,7 +98,7 @@ def test_each_of_two_cuts_meets_a_worn_sector() -> None:
             except StateError as error:
                 assert error.code == "counter-worn"
 
-    flash = _flash(3, 1)
+    flash = _flash(3, 2)
     model = Refusing()
     for _ in range(4):
         model.boot(flash)

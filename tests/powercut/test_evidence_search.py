@@ -88,8 +88,11 @@ class Box:
         oldest = box.pending(limit=1)[0]
         # Before the flash has it: an acknowledgement that was cut off may have had effect.
         self.waiting = tuple(one for one in self.waiting if one != oldest[1:3])
-        assert box.ack(oldest[0])
-        assert box.dropped == 0
+        self.done(box.ack(oldest[0]), box.dropped)
+
+    def done(self, acknowledged: bool, dropped: int) -> None:
+        assert acknowledged
+        assert dropped == 0
 
     def check(self, flash: nor.NorFlash) -> None:
         found = {

@@ -51,6 +51,8 @@ class Keys:
         try:
             self._work(journal)
         except StateError as error:
+            if error.code == "journal-worn":
+                raise
             # Two torn headers at birth: the host has to erase, and nothing was promised yet.
             assert error.code == "journal-unborn"
             assert all(promised == _NOTHING[key] for key, (promised, _) in self.known.items())

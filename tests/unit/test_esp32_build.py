@@ -111,7 +111,6 @@ def test_an_option_is_in_the_image_only_where_it_is_chosen() -> None:
     switch = {
         "secure-boot": "CONFIG_SECURE_BOOT_V2_ENABLED",
         "flash-encryption": "CONFIG_SECURE_FLASH_ENC_ENABLED",
-        "anti-rollback": "CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK",
     }
     assert set(switch) == set(OPTIONS)
     board = BY_NAME["TIDEMARK_ESP32"]
@@ -119,8 +118,18 @@ def test_an_option_is_in_the_image_only_where_it_is_chosen() -> None:
         text = toolchain_esp32.sdkconfig(with_options(board, *chosen), Path("x"))
         on = {option for option in OPTIONS if settings(text).get(switch[option]) == "y"}
         assert on == set(chosen)
+        # The last word in ESP-IDF's settings: it can't be had by a board's own either.
+        assert settings(text)["CONFIG_BOOTLOADER_APP_ANTI_ROLLBACK"] == "n"
     for shipped in BOARDS:
         assert shipped.esp32 and shipped.esp32.options == ()
+
+
+def test_radios_calibration_is_not_encrypted_with_keys_that_no_partition_has() -> None:
+    """ESP-IDF would turn it on, and find no partition of keys: no nvs, no radio."""
+    board = with_options(BY_NAME["TIDEMARK_ESP32"], "flash-encryption")
+    text = toolchain_esp32.sdkconfig(board, Path("x"))
+    assert settings(text)["CONFIG_NVS_ENCRYPTION"] == "n"
+    assert board.esp32 and all((row.type, row.subtype) != (1, 4) for row in board.esp32.partitions)
 
 
 # -- what is missing
@@ -172,6 +181,8 @@ table.verify(0x8000)
 (work / "partition_table/partition-table.bin").write_bytes(table.to_binary())
 (work / "bootloader/bootloader.bin").write_bytes(b"\\xe9boot")
 (work / "micropython.bin").write_bytes(b"\\xe9runtime")
+names = ("sdkconfig.tidemark", "sdkconfig.board", "sdkconfig.tidemark_board")
+(work / "sdkconfig").write_text("\\n".join((board / name).read_text() for name in names))
 (work / "told").write_text("\\n".join([str(pathlib.Path.cwd()), *sorted(told)]))
 for name in ("MICROPY_LIB_DIR", "MICROPY_MANIFEST_FIRMWARE", "MICROPY_MANIFEST_GENERATED"):
     assert pathlib.Path(told[name]).is_dir(), name
@@ -278,6 +289,34 @@ def test_build_runs_esp_idf_and_takes_its_parts(
     place, *names = told.read_text().splitlines()
     assert place == str(tree / "ports" / "esp32")
     assert {"MICROPY_BOARD", "MICROPY_BOARD_DIR", "MICROPY_FROZEN_MANIFEST"} <= set(names)
+
+
+def test_settings_that_esp_idf_did_not_take_are_named(tmp_path: Path) -> None:
+    board = with_options(BY_NAME["TIDEMARK_ESP32_C3"], "secure-boot", "flash-encryption")
+    laid = toolchain_esp32.define(board, folder(board), tmp_path / "board")
+    wanted = settings("".join(path.read_text() for path in sorted(laid.glob("sdkconfig.*"))))
+    # As kconfgen writes them; a setting of another chip it has never heard of.
+    made = {name: value for name, value in wanted.items() if "_ESP32_REV" not in name}
+    assert len(made) == len(wanted) - 1
+
+    def built(changes: dict[str, str]) -> None:
+        lines = [
+            f"# {name} is not set" if value == "n" else f"{name}={value}"
+            for name, value in {**made, "CONFIG_OTHER": "y", **changes}.items()
+        ]
+        (tmp_path / "sdkconfig").write_text("\n".join(lines) + "\n")
+        toolchain_esp32.check_settings(board, laid, tmp_path)
+
+    built({})
+    for name, value, said in (
+        ("CONFIG_BOOTLOADER_APP_ROLLBACK_ENABLE", "n", "is n, not y"),
+        ("CONFIG_NVS_ENCRYPTION", "y", "is y, not n"),
+        ("CONFIG_BOOTLOADER_WDT_TIME_MS", "90000", "is 90000, not 9000"),
+        ("CONFIG_ESPTOOLPY_FLASHSIZE_8MB", "y", "is y, not n"),
+    ):
+        with pytest.raises(ToolchainError, match=f"{name} {said}") as caught:
+            built({name: value})
+        assert caught.value.code == "sdkconfig"
 
 
 def test_what_esp_idf_made_is_checked_against_board_toml(tmp_path: Path) -> None:

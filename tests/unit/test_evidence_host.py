@@ -16,7 +16,9 @@ from tidemark_host.evidence import EvidenceError, Gap, read_ring
 SECTOR = 4096
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["boot", "reset", "rejected", "confirmed", "crash", "x" * 12]),
+        st.sampled_from(
+            ["boot", "reset", "rejected", "confirmed", "crash", "x" * 12, "x" * 13, "y" * 24]
+        ),
         st.binary(max_size=16),
         st.sampled_from([firmware.SECURITY, firmware.SLOT, firmware.SYSTEM, firmware.REMOTE]),
     ),

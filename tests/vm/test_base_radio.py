@@ -6,7 +6,7 @@ import mqtt_peer  # noqa: F401 (gives umqtt its modules on CPython)
 import tidemark_board
 from nor import NorFlash
 from tidemark import base as module
-from tidemark import config, identity
+from tidemark import config, identity, reasons, slots
 from tidemark.base import Base
 from tidemark.errors import LinkError
 from tidemark.evidence import REMOTE, SIZE, parse
@@ -32,8 +32,13 @@ class Station:
 
     def __init__(self):
         self.up = False
+        self.lost = False
+        self.heards = 0
         self.words = []
         self.delays = []
+
+    def heard(self):
+        self.heards += 1
 
     def step(self):
         return self.words.pop(0) if self.words else ""
@@ -49,6 +54,11 @@ class Port:
 
     def __init__(self, has_radio):
         self._flash = NorFlash(tidemark_board.FLASH_SIZE)
+        self.kept = 0
+        self.now = 0
+        self.prepared = []
+        self.while_prepared = []
+        self.pair = None
         self._source = gateway_side.fixed_random(b"port")
         self.station = Station() if has_radio else None
         self.told = []
@@ -59,19 +69,26 @@ class Port:
         return self._flash
 
     def runtimes(self):
-        return None
+        return self.pair
 
     def reset_cause(self):
         return "power-on"
 
     def marker(self):
-        return 0
+        return self.kept
 
     def set_marker(self, number):
-        pass
+        self.kept = number
 
     def uptime_ms(self):
-        return 0
+        return self.now
+
+    def reset(self):
+        raise Reset
+
+    def prepare_radio(self, allowed):
+        self.prepared.append(allowed)
+        self.while_prepared.append(reasons.decode(self.kept))
 
     def random(self, n):
         assert self.may_draw, "a random number before the radio may start"
@@ -87,6 +104,10 @@ class Port:
         raise LinkError("refused")
 
 
+class Reset(Exception):
+    pass
+
+
 class Supervisor:
     marked = False
 
@@ -97,14 +118,19 @@ class Supervisor:
         self.names.append(task.name)
 
 
-def made(has_radio=True, short_boots=0, wifi=True):
-    """A base that has been provisioned, at the moment at which it connects."""
-    base = Base(Port(has_radio), tidemark_board, Supervisor())
+def made(has_radio=True, short_boots=0, wifi=True, port=None):
+    """A base that has been provisioned, at the moment at which it connects.
+
+    `port`: a former one's, with what its flash holds."""
+    base = Base(port or Port(has_radio), tidemark_board, Supervisor())
+    base.port.may_draw = True
     for part in (base.evidence, base.journal, base.counter, base.slots, base.outbox):
         part.recover()
     for _ in range(short_boots):
         base.record("boot", "power-on")
-    base.identity = identity.birth(base.journal, base.port.random)
+    base.identity = identity.load(base.journal)
+    if not base.identity:
+        base.identity = identity.birth(base.journal, base.port.random)
     gateway = bytes(32)
     base.provisioning = identity.Provisioning(
         base.identity.public, b"{}", identity.device_id(gateway), gateway
@@ -181,3 +207,152 @@ def test_what_the_air_does_is_said_and_only_counted():
         "tidemark: wifi wifi-lost",
     ]
     assert not [line for line in said if "correct horse" in line]
+
+
+def test_driver_is_had_under_a_marker_that_blames_nobody():
+    base = made()
+    base.prepare_radio()
+    assert base.port.prepared == [True] and base.port.while_prepared == ["radio-start"]
+
+
+def test_driver_whose_start_ended_the_last_boot_is_left_alone():
+    base = made()
+    base.prepare_radio()  # aborts: what is found next is the marker
+    base = made(port=base.port)
+    assert base.reason == "radio-start"
+    base.prepare_radio()
+    assert base.port.prepared == [True, False]
+
+
+def test_runtimes_first_boot_keeps_its_marker_while_the_driver_starts():
+    base = made()
+    base.reason = "runtime"
+    base.port.kept = reasons.encode("runtime")
+    base.prepare_radio()
+    assert base.port.while_prepared == ["runtime"] and base.port.prepared == [True]
+
+
+def test_board_without_credentials_has_no_driver_started():
+    base = made(wifi=False)
+    base.prepare_radio()
+    assert base.port.prepared == [] and base.port.kept == 0
+
+
+def test_link_that_is_up_has_heard_somebody():
+    base = made()
+    assert base.connect()
+    base._radio_step()
+    assert base.radio.heards == 0
+    base.link.state = "up"
+    base._radio_step()
+    assert base.radio.heards == 1
+
+
+def lose(base, limit_ms=10000000):
+    """Let `base` find that there is no driver; return the uptime at which it resets, or None."""
+    assert base.connect()
+    base.radio.lost = True
+    base.port.now = 0
+    while base.port.now < limit_ms:
+        base.port.now += 1000
+        try:
+            base._radio_step()
+        except Reset:
+            return base.port.now
+    return None
+
+
+def test_board_without_a_driver_is_reset_ever_more_seldom():
+    base = made()
+    waits = []
+    for _ in range(9):
+        waits.append(lose(base) // 1000)
+        assert reasons.decode(base.port.kept) == "radio"
+        base = made(port=base.port)
+        for code in ("boot", "healthy", "rescue", "app-fault"):
+            base.record(code, base.reason)
+    assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    # The driver started; what is lost another day begins anew.
+    base.port.kept = reasons.encode("update")
+    assert lose(made(port=base.port)) == 60000
+
+
+def test_abort_in_the_drivers_start_counts_as_a_reset_for_it():
+    base = made()
+    for wait in (60, 120, 240):
+        base.prepare_radio()  # aborts
+        base = made(port=base.port)
+        base.prepare_radio()
+        assert base.port.prepared[-1] is False and lose(base) == wait * 1000
+        base = made(port=base.port)
+
+
+def test_resets_are_seldom_also_when_the_ring_does_not_tell_of_the_last_one():
+    base = made()
+    assert lose(base) == 60000
+    base = made(port=base.port)
+    for _ in range(70):
+        base.record("boot", "power-on")
+    assert lose(base) == 3600000
+
+
+class Pair:
+    """What a base asks of its runtimes."""
+
+    def __init__(self, is_confirmed):
+        self.is_confirmed = is_confirmed
+        self.on_candidate = not is_confirmed
+
+
+def test_runtime_on_trial_is_not_reset_for_its_radio():
+    base = made()
+    base.runtimes = Pair(False)
+    assert lose(base) is None
+    base = made()
+    base.runtimes = Pair(True)
+    assert lose(base) == 60000
+
+
+class Judge:
+    def step(self, *shown):
+        return "inconclusive", "no-ack"
+
+
+def trial(lost, runtimes=None):
+    """Return a base whose trial ran out of time, as the next boot finds it."""
+    base = made()
+    first = slots.Release(b"1" * 32, 4096, 1, 1, "1.0.0")
+    base.slots.provision(first)
+    next_one = slots.Release(b"2" * 32, 4096, 2, 1, "1.1.0")
+    base.slots.begin_write(1, next_one)
+    base.slots.finish_write(1)
+    assert base.slots.choose() == (1, "trial")
+    assert base.connect()
+    base.radio.lost = lost
+    base.runtimes = runtimes
+    base._trial = Judge()
+    try:
+        base._report_step()
+    except Reset:
+        return base.slots
+    raise AssertionError("goes on")
+
+
+def counted(found):
+    """Acknowledge the former image at once; return whether that counts against the release."""
+    found.running = 0
+    found.acknowledged(1000)
+    return found.counted
+
+
+def test_trial_that_had_no_radio_never_counts_against_the_release():
+    for lost, runtimes, reason, count in (
+        (False, None, "no-ack", 1),
+        (True, None, "radio", 0),
+        (True, Pair(True), "radio", 0),
+        # The driver came with the runtime.
+        (True, Pair(False), "no-ack", 1),
+    ):
+        found = trial(lost, runtimes)
+        assert found.last_trial[2:4] == ["inconclusive", reason]
+        assert counted(found) == count, (lost, reason)

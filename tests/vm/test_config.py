@@ -1,6 +1,8 @@
 # Link settings and settings of an image: what a console or a file may say, and what is refused.
 
-from tidemark import cbor, config, settings
+import os
+
+from tidemark import cbor, config, image, settings
 from tidemark.errors import ConfigError
 
 
@@ -107,6 +109,69 @@ def test_the_largest_settings_fit_a_value_of_the_journal():
     whole[config.TRIAL] = [3600, 3600, 3600]
     whole[config.WIFI] = ["s" * 32, "0" * 64, "DE"]
     assert len(cbor.encode(config.check(whole))) <= 640
+
+
+def test_texts_have_room_in_bytes():
+    wide = "\u00fc"  # two bytes
+    for key, start in (
+        (config.BROKER_HOST, ""),
+        (config.METADATA_URL, "http://h/"),
+        (config.TARGETS_URL, "http://h/"),
+    ):
+        room = 128 - len(start)
+        changed = good()
+        changed[key] = start + "x" * (room % 2) + wide * (room // 2)
+        assert config.check(changed) == changed
+        changed[key] += "x"
+        assert len(changed[key]) < 128 and len(changed[key].encode()) == 129
+        assert refused_text(changed) == "config: value of key %d" % key
+
+
+def test_text_with_half_of_a_surrogate_pair_is_refused():
+    # The journal would take it, and no later boot would read it again.
+    changed = good()
+    changed[config.BROKER_HOST] = "h" + chr(0xD800)
+    assert refused_text(changed) == "config: value of key 1"
+    changed = good()
+    changed[config.WIFI] = ["h" + chr(0xD800), "correct horse", "DE"]
+    assert refused_text(changed) == "config: value of key 10"
+
+
+def refused_text(changed):
+    try:
+        config.check(changed)
+    except ConfigError as error:
+        return str(error)
+    raise AssertionError("not refused")
+
+
+def loaded(data):
+    """What `settings.load` makes of a file of these bytes in the image."""
+    folder = "/tmp/tidemark-settings-" + "".join(["%02x" % byte for byte in os.urandom(6)])
+    path = folder + "/settings.json"
+    former = image.MOUNT_POINT
+    os.mkdir(folder)
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+        image.MOUNT_POINT = folder
+        return settings.load(image)
+    finally:
+        image.MOUNT_POINT = former
+        os.remove(path)
+        os.rmdir(folder)
+
+
+def test_settings_of_an_image_have_room_in_bytes():
+    start, end = b'{"app": {"place": "', b'"}}'
+    wide = "\u00fc".encode()
+    room = 4096 - len(start) - len(end)
+    fits = start + b"x" * (room % 2) + wide * (room // 2) + end
+    assert len(fits) == 4096
+    place = loaded(fits)["app"]["place"]
+    assert len(place.encode()) == room and place[-1] == "\u00fc"
+    assert refused(loaded, fits + b" ") == "settings"
+    assert refused(loaded, b'{"app": {"a": "\xff"}}') == "settings"
 
 
 def test_missing_unknown_or_odd_link_settings_are_refused():

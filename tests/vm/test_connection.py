@@ -77,6 +77,17 @@ def test_repeats_an_unanswered_hello_ever_more_seldom():
         assert least <= gap <= least + 1040, gaps
 
 
+def test_hello_is_said_although_the_port_refuses_randomness_for_its_pause():
+    def silent(n):
+        raise StateError("random-radio", "no random numbers while the radio is off")
+
+    board = Board()
+    board.port.random = silent
+    board.beacon()
+    board.steps(60)
+    assert board.link.count("hello") == 1
+
+
 def test_new_beacon_shortens_a_pause_that_grew():
     board = Board()
     board.deaf = True

@@ -58,10 +58,48 @@ def test_record_holds_what_was_recorded():
 
 def test_long_and_odd_fields_are_cut_to_size():
     ring = _ring(_flash())
-    number = ring.add("a-code-of-many-letters", bytes(40), SECURITY, 1 << 40, -1, 1 << 50, "storm")
+    number = ring.add("an-odd-event", bytes(40), SECURITY, 1 << 40, -1, 1 << 50, "storm")
     parts = parse(ring.read(number, 1))
-    assert parts[2:5] == ("a-code-of-ma", bytes(16), 0) and parts[7] == "unknown"
+    assert parts[2:5] == ("an-odd-event", bytes(16), 0) and parts[7] == "unknown"
     assert parse(ring.read(ring.add("line\nfeed"), 1))[2] == "invalid"
+
+
+def test_code_is_recorded_whole_and_takes_its_room_from_the_detail():
+    for detail in (b"", b"sixteen bytes \x00.", b"\x00"):
+        for size in (1, 12, 13, 23, 24):
+            code = "abcdefghijklmnopqrstuvwx"[:size]
+            behind = detail if size <= 12 else detail[: max(0, 16 - (size - 12) - 1)]
+            ring = _ring(_flash())
+            parts = parse(ring.read(ring.add(code, detail, SLOT, cause="watchdog"), 1))
+            assert parts[1:4] == (SLOT, code, behind) and parts[7] == "watchdog"
+
+
+def test_code_of_a_remote_event_is_counted_and_recorded_whole():
+    for code, detail, behind in (
+        ("timestamp-expired", b"update", b"update"),
+        ("timestamp-rollback", b"welcome", b"welco"),
+        ("of-twenty-four-letters-x", b"update", b""),
+    ):
+        ring = _ring(_flash(), coalesce_ms=1000)
+        ring.add("boot")
+        assert parse(ring.read(ring.add(code, detail, REMOTE), 1))[2:4] == (
+            code, b"\x00\x00\x00\x01" + behind
+        )
+        assert ring.add(code, detail, REMOTE) == 0
+
+
+def test_codes_that_begin_alike_are_counted_apart():
+    ring = _ring(_flash(), coalesce_ms=1000)
+    ring.add("boot")
+    for code in ("timestamp-expired", "timestamp-missing"):
+        assert parse(ring.read(ring.add(code, b"", REMOTE), 1))[2] == code
+
+
+def test_code_that_no_record_has_room_for_is_invalid():
+    ring = _ring(_flash())
+    ring.add("boot")
+    for kind in (SECURITY, REMOTE):
+        assert parse(ring.read(ring.add("c" * 25, b"", kind), 1))[2] == "invalid"
 
 
 def test_numbers_go_on_over_boots_and_laps():
@@ -224,3 +262,57 @@ def test_worn_ring_counts_what_it_could_not_keep():
     ring = _ring(flash)
     assert ring.add("four") > 1
     _chain_holds(ring)
+
+
+class _FadingFlash(NorFlash):
+    """A program pushes the marginal cells at `fading` (offsets of bytes) over the edge."""
+
+    fading = ()
+
+    def program(self, addr, data):
+        NorFlash.program(self, addr, data)
+        for at in self.fading:
+            if addr <= at < addr + len(data):
+                self._buf[at] &= 0xFE
+
+
+def _faded(records, fading):
+    """(flash, ring of the boot in which the records of these numbers no longer read back)."""
+    flash = _FadingFlash(3 * _SECTOR, sector=_SECTOR, page=64)
+    ring = _ring(flash)
+    for _ in range(records):
+        ring.add("event")
+    flash.fading = [(number - 1) % 24 * SIZE + 6 for number in fading]
+    return flash, _ring(flash)
+
+
+def test_newest_record_that_does_not_read_back_is_counted_and_not_built_on():
+    flash, ring = _faded(3, [3])
+    kept = parse(ring.read(2, 1))[9]
+    assert ring.head() == (2, kept) and ring.gaps == 1
+    assert ring.add("after") == 4
+    after = ring.read(4, 1)
+    assert parse(after)[8] and follows(after, kept)
+    ring = _ring(flash)
+    assert ring.head() == (4, parse(after)[9]) and ring.gaps == 0
+
+
+def test_whole_sector_that_does_not_read_back_leaves_the_one_before():
+    _, ring = _faded(16, range(9, 17))
+    kept = parse(ring.read(8, 1))[9]
+    assert ring.head() == (8, kept) and ring.gaps == 8
+    assert ring.add("after") == 17 and follows(ring.read(17, 1), kept)
+
+
+def test_only_record_that_does_not_read_back_leaves_an_empty_ring():
+    _, ring = _faded(1, [1])
+    assert ring.head() == (0, bytes(16)) and ring.gaps == 1
+    assert ring.add("after") == 2 and follows(ring.read(2, 1), None)
+
+
+def test_ring_of_which_nothing_reads_back_is_counted_in_bounded_time():
+    flash, ring = _faded(24, range(1, 25))
+    done = flash.programs
+    assert ring.head() == (0, bytes(16)) and ring.gaps == 9
+    assert flash.programs - done == 9 and flash.erases == 3
+    assert ring.add("after") == 0 and ring.gaps == 10 and flash.erases == 3

@@ -28,12 +28,14 @@ def test_program_clears_bits_and_never_sets_one():
     flash.program(256, page)
     flash.program(256, b"\xff" * 256)
     assert flash.view(256, 256) == page
-    assert _code(flash.program, 256, b"\x00" * 256) == "overwrite"
+    assert _code(flash.program, 256, b"\x01" * 256) == "overwrite"
     assert _code(flash.program, 256, bytes([1]) + page[1:]) == "overwrite"
     assert flash.view(256, 256) == page
+    flash.program(256, b"\x00" * 256)  # clearing what is left of a byte is no other content
+    assert flash.view(256, 256) == b"\x00" * 256
     flash.erase(0)
     assert flash.view(0, 4096) == b"\xff" * 4096
-    assert (flash.programs, flash.erases, flash.erase_counts) == (3, 1, [1, 0])
+    assert (flash.programs, flash.erases, flash.erase_counts) == (4, 1, [1, 0])
 
 
 def test_program_takes_whole_aligned_pages_inside_the_flash():

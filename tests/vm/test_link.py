@@ -4,7 +4,7 @@ import mqtt_peer
 from mqtt_peer import Peer, open_socket, packet, publish, steady_random
 
 from tidemark.compat import sleep_ms, ticks_add, ticks_diff, ticks_ms
-from tidemark.errors import LinkError
+from tidemark.errors import LinkError, StateError
 from tidemark.link import Link
 
 WAIT_MS = 300
@@ -342,6 +342,37 @@ def test_jitter_spreads_the_second_half_of_a_pause():
     rig.link._wait_ms = 1
     rig.link.step()
     assert 400 < ticks_diff(rig.link._retry_at, ticks_ms()) <= 500
+    rig.close()
+
+
+def test_link_tries_again_while_the_radio_refuses_randomness():
+    def silent(n):
+        raise StateError("random-radio", "no random numbers while the radio is off")
+
+    rig = Rig(random=silent)
+    rig.peer.silent = {1}
+    rig.link._wait_ms = 1
+    for pause in (250, 500, 1000):
+        rig.link.delay(0)
+        rig.link.step()
+        assert rig.link.state == "down"
+        assert pause - 50 <= ticks_diff(rig.link._retry_at, ticks_ms()) <= 2 * pause
+    rig.peer.silent = set()
+    rig.link._wait_ms = WAIT_MS
+    rig.peer.drop()
+    rig.up()
+    rig.close()
+
+
+def test_socket_that_needs_randomness_and_gets_none_is_a_failed_attempt():
+    rig = Rig()
+
+    def unasked(host, port, timeout_s):
+        raise StateError("random-radio", "no random numbers while the radio is off")
+
+    rig.link._open_socket = unasked
+    rig.link.step()
+    assert rig.link.state == "down" and rig.link.error == "io"
     rig.close()
 
 

@@ -168,6 +168,34 @@ def test_power_losses_leave_the_trial_open_and_are_bounded():
     assert slots.choose() == (0, "confirmed")
 
 
+def test_radio_without_a_driver_is_nobodys_fault_and_bounded():
+    ends = (("reset", "radio"), ("reset", "radio-start"), ("watchdog", "radio-start"))
+    slots = provisioned()
+    for cause, reason in ends:
+        assert slots.resolve(cause, reason) == [] and slots.crashes == 0
+    slots = in_trial()
+    for number in range(16):
+        slots = reboot(slots, *ends[number % 3])
+        assert slots.choose() == (1, "trial")
+    slots = reboot(slots, *ends[number % 3])
+    assert slots.last_trial[:4] == [11, 1, "inconclusive", "radio"]
+    assert slots.choose() == (0, "confirmed")
+    slots.acknowledged(60000)
+    assert slots.counted == 0 and slots.retry_due
+
+
+def test_trials_without_a_radio_never_add_up_to_a_rejection():
+    slots = in_trial()
+    for _ in range(5):
+        slots.inconclusive("radio")
+        slots = reboot(slots, "reset", "rollback")
+        assert slots.choose() == (0, "confirmed") and not slots.retry_due
+        slots.acknowledged(60000)
+        slots = reboot(slots, "reset", "trial")
+        assert slots.choose() == (1, "trial")
+    assert slots.counted == 0
+
+
 def test_three_acknowledged_inconclusive_trials_reject_as_loses_link():
     slots = in_trial()
     for number in (1, 2, 3):

@@ -42,6 +42,7 @@ class NameServer:
         self.answers = list(answers)  # of functions from a question to a reply
         self.asked = []
         self.waits = []
+        self.heard = []  # what was told of it: each answer
 
     def random(self, n):
         return bytes((7 + len(self.asked),)) * n
@@ -96,7 +97,10 @@ def resolve(server, ms=600, name="barn.example"):
     began = ticks_ms()
     try:
         until = ticks_add(began, ms)
-        found = sockets.resolve(name, HOST, server.port, until, server.random)
+        heard = server.heard.append
+        found = sockets.resolve(
+            name, HOST, server.port, until, server.random, lambda: heard("answer")
+        )
     finally:
         sockets.select = real
         server.took = ticks_diff(ticks_ms(), began)
@@ -111,7 +115,7 @@ def yes(question):
 
 def test_name_is_asked_for_and_found():
     server = NameServer(yes)
-    assert resolve(server) == ["192.0.2.7"]
+    assert resolve(server) == ["192.0.2.7"] and server.heard == ["answer"]
     assert [question[:2] for question in server.asked] == [b"\x07\x07"]
 
 
@@ -131,7 +135,7 @@ def test_lost_answer_is_asked_for_once_more_with_another_number():
 
 def test_silent_name_server_holds_nothing_up():
     server = NameServer()
-    assert refused(resolve, server, 300) == "resolve"
+    assert refused(resolve, server, 300) == "resolve" and not server.heard
     assert 250 <= server.took < 1500
     # No wait goes beyond what is left, and nothing is asked behind it.
     assert 0 < min(server.waits) and max(server.waits) <= 300
@@ -141,7 +145,7 @@ def test_silent_name_server_holds_nothing_up():
 def test_unknown_name_ends_the_look_up_at_once():
     server = NameServer(lambda question: (reply(question, [], flags=b"\x81\x83"),))
     assert refused(resolve, server, 5000) == "resolve"
-    assert server.took < 2500
+    assert server.took < 2500 and server.heard == ["answer"]
 
 
 def test_connects_to_an_address_without_asking_anybody():
@@ -170,6 +174,19 @@ def test_refusal_and_nothing_to_try_have_their_codes():
     assert refused(sockets.connect, [], ticks_ms()) == "resolve"
 
 
+def test_who_answers_is_heard_also_when_it_refuses():
+    heard = []
+    sock, port = listener()
+    closed, dead = listener()
+    closed.close()
+    mine = sockets.open_socket(HOST, port, 2, HOST, None, lambda: heard.append("taken"))
+    assert heard == ["taken"]
+    call = (HOST, dead, 2, HOST, None, lambda: heard.append("refused"))
+    assert refused(sockets.open_socket, *call) == "refused" and heard[1:] == ["refused"]
+    for one in (mine, sock):
+        one.close()
+
+
 class Unanswered:
     """Stands in for `socket`: a connect that is under way for ever, as on no loopback."""
 
@@ -185,8 +202,10 @@ class Unanswered:
     def setblocking(self, _):
         pass
 
+    errno = sockets.errno.EINPROGRESS
+
     def connect(self, _):
-        raise OSError(sockets.errno.EINPROGRESS, "")
+        raise OSError(self.errno, "")
 
     def close(self):
         self.closed += 1
@@ -217,12 +236,32 @@ class NeverSelect:
 
 def test_peer_that_never_answers_is_given_up_in_time():
     net = Unanswered()
+    heard = []
     real = sockets.select, sockets.socket
     sockets.select, sockets.socket = NeverSelect(net), net
     try:
-        code = refused(sockets.connect, [None], ticks_add(ticks_ms(), 700))
+        until = ticks_add(ticks_ms(), 700)
+        code = refused(sockets.connect, [None], until, lambda: heard.append(1))
     finally:
         sockets.select, sockets.socket = real
-    assert code == "timeout" and net.closed == 1
+    assert code == "timeout" and net.closed == 1 and not heard
     assert 0 < min(net.waits) and net.waits[0] <= 700
     assert net.waits == sorted(net.waits, reverse=True)
+
+
+def test_board_without_a_route_has_heard_nobody():
+    net = Unanswered()
+    heard = []
+    real, sockets.socket = sockets.socket, net
+    try:
+        for number, answers in (
+            (sockets.errno.EHOSTUNREACH, 0),
+            (sockets.errno.ENOMEM, 0),
+            (sockets.errno.ECONNREFUSED, 1),
+        ):
+            net.errno = number
+            code = refused(sockets.connect, [None], ticks_ms(), lambda: heard.append(1))
+            assert code == "refused" and len(heard) == answers, number
+    finally:
+        sockets.socket = real
+    assert net.closed == 3

@@ -1,7 +1,7 @@
 # Update runs of a board in a cohort: what the cohort's own role may give it, and what it may not.
 
-from test_updater import BOARD, Rig
 from tuf_maker import LONG_AGO, key
+from update_rig import BOARD, Rig
 
 from tidemark.slots import CONFIRMED, EMPTY, STAGED
 from tidemark.target import app_path

@@ -5,8 +5,8 @@ import hashlib
 
 from test_otadata import entry
 from test_runtimes import SECTOR, refused
-from test_updater import BOARD, content
 from test_updater_runtime import SIZE, PairRig
+from update_rig import BOARD, content
 
 from tidemark import cbor, otadata
 from tidemark.base import Base

@@ -6,7 +6,7 @@ import hashlib
 from http_peer import head
 from test_otadata import entry
 from test_runtimes import SECTOR, Port
-from test_updater import BOARD, Rig, content
+from update_rig import BOARD, Rig, content
 
 from nor import AFTER, BEFORE, TORN, NorFlash, PowerCut
 from tidemark.flash import Region

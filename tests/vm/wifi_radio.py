@@ -43,13 +43,14 @@ class Radio:
         self.given = []  # arguments of connect
         self.on = False
         self.mute = False  # each request to the chip runs into the driver's time-out
-        self.broken = False  # each request is refused
+        self.broken = None  # what each request raises
+        self.deaf = False  # says that it is joined, and nothing passes, until it was off
         self._began = None
         self._good = False
 
     def _call(self, name, ms):
         if self.broken:
-            raise OSError(5)
+            raise self.broken
         if self.mute:
             ms = 1000
         self.calls.append((name, ms))
@@ -87,6 +88,7 @@ class Cyw43Radio(Radio):
 
     def deinit(self):
         self._call("deinit", 20)
+        self.deaf = False
         self.on = False
         self.mute = False
         self._began = None
@@ -128,6 +130,7 @@ class Esp32Radio(Radio):
         if not on:
             self._call("active", 50)
             self._began = None
+            self.deaf = False
         self.on = on
 
     def config(self, reconnects):

@@ -84,7 +84,8 @@ class Partition:
 
     def info(self):
         """(type, subtype, address, size, label, encrypted)."""
-        return self._row[:5] + (bool(self._row[5] & 1),)
+        # While the chip's encryption is off a flag means nothing (load_partitions).
+        return self._row[:5] + (False,)
 
     def _at(self, offset, size):
         # esp_partition_read, esp_partition_write, esp_partition_erase_range.

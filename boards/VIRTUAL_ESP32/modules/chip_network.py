@@ -16,7 +16,10 @@ _NO_AP_FOUND = 201
 _HANDSHAKE_TIMEOUT = 204
 _ASSOC_LEAVE = 8
 
-_state = {"on": False, "began": None, "outcome": 0, "reason": 0, "reconnects": -1}
+# The host's stack connects to it no more than lwIP to anything without an address.
+_NO_ROUTE = "255.255.255.255"
+
+_state = {"on": False, "wedged": False, "began": None, "outcome": 0, "reason": 0, "reconnects": -1}
 
 
 def country(code):
@@ -29,6 +32,22 @@ def hostname(name):
     """Keep the name for DHCP."""
     if len(name) > 32:
         raise ValueError
+
+
+def wedge(on=True):
+    """Have the radio lose its address, and say that it is joined: the driver hears of an address
+    that comes (IP_EVENT_STA_GOT_IP), and of none that goes. Off and on mends it."""
+    _state["wedged"] = on
+
+
+def wedged():
+    """Return whether it is."""
+    return _state["wedged"]
+
+
+def route(host):
+    """Return the address that stands for `host` as long as the radio is as it is."""
+    return _NO_ROUTE if _state["wedged"] else host
 
 
 def _over():
@@ -57,6 +76,7 @@ class WLAN:
             _state["on"] = bool(on)
             if not on:
                 _state["began"] = None
+                _state["wedged"] = False
         return _state["on"]
 
     def connect(self, ssid=None, key=None):
@@ -99,4 +119,6 @@ class WLAN:
         _state["reconnects"] = values["reconnects"]
 
     def ifconfig(self):
+        if _state["wedged"]:
+            return ("0.0.0.0",) * 4
         return ("127.0.0.1", "255.0.0.0", "0.0.0.0", "127.0.0.1")

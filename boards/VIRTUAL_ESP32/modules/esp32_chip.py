@@ -35,7 +35,8 @@ def start(control, flash_fd):
     state["running"] = running
     state["reason"] = reason
     # What the chip's runtime has built in is found under its name, whatever sys.path says.
-    for name in ("esp32", "machine", "network", "micropython", "sys", "time", "vfs"):
+    names = ("esp32", "machine", "network", "micropython", "socket", "sys", "time", "vfs")
+    for name in names:
         sys.modules[name] = __import__("chip_" + name)
     vfs.umount("/")
     # This build has nothing frozen, so `.frozen` is looked for like any other folder.

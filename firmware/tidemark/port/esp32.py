@@ -40,6 +40,8 @@ _GET_SEGMENT = const(2)  # extmod/vfs.h, MP_VFS_ROM_IOCTL_GET_SEGMENT
 _BLOCK_ERASE = const(6)  # of Partition.ioctl
 _ANY = const(0xFF)  # ESP_PARTITION_SUBTYPE_ANY
 
+_MAPPED = ("ota_0", "ota_1", "romfs")
+
 # What we keep in RTC memory: magic, marker, half periods of ticks_ms, exclusive or of the three.
 _MEMORY = "<IIII"
 _MAGIC = const(0x544D524B)
@@ -134,6 +136,10 @@ def _checked_table():
     table = {part.info()[4]: part.info()[:4] for part in found}
     if table != tidemark_board.PARTITIONS or len(found) != len(table):
         raise FlashError("partition-table", "the chip's partitions are not board.toml's")
+    # With flash encryption on, runtimes always are encrypted, and all that is read through the
+    # memory map is decrypted: plain slots would be written as they are and read as noise.
+    if len({part.info()[5] for part in found if part.info()[4] in _MAPPED}) != 1:
+        raise FlashError("romfs-plain", "the flash is encrypted, the partition romfs is not")
     return [(part.info()[2], part.info()[2] + part.info()[3], part) for part in found]
 
 
@@ -143,7 +149,8 @@ def _word(error):
 
 
 def flash():
-    """Return the flash, one object. Raises FlashError: `partition-table`, `romfs-map`."""
+    """Return the flash, one object. Raises FlashError: `partition-table`, `romfs-plain`,
+    `romfs-map`."""
     if "flash" not in _state:
         _state["flash"] = _Flash()
     return _state["flash"]
@@ -323,6 +330,11 @@ def start_timer(ms, callback):
 
 
 # -- network --------------------------------------------------------------------------------------
+
+
+def prepare_radio(allowed):
+    """Have the radio's driver take its memory now; with `allowed` False never in this boot."""
+    wlan.prepare(allowed)
 
 
 def radio(ssid, password, country, hostname):

@@ -14,27 +14,35 @@ _DNS_PORT = const(53)
 _ASK_AGAIN_MS = const(1000)
 
 
-def open_socket(host, port, timeout_s, server, random):
+def _nobody():
+    pass
+
+
+def open_socket(host, port, timeout_s, server, random, heard=_nobody):
     """Return a connected stream socket to `host` (str: IPv4 address or name), `port` (int).
 
-    `server`: address (str) of the name server; `random(n)`: n random bytes. Raises LinkError
-    `resolve`, `refused`, `timeout` after at most `timeout_s`, whatever server and peer do.
+    `server`: address (str) of the name server; `random(n)`: n random bytes; `heard()` is called
+    when name server or peer answered, be it to refuse. Raises LinkError `resolve`, `refused`,
+    `timeout` after at most `timeout_s`, whatever server and peer do.
 
     Wait with `setblocking(False)` and `select.poll`, not `settimeout`.
     """
     until = ticks_add(ticks_ms(), int(timeout_s * 1000))
-    found = [host] if dns.is_address(host) else resolve(host, server, _DNS_PORT, until, random)
-    return connect([socket.getaddrinfo(address, port)[0][-1] for address in found], until)
+    found = [host]
+    if not dns.is_address(host):
+        found = resolve(host, server, _DNS_PORT, until, random, heard)
+    return connect([socket.getaddrinfo(address, port)[0][-1] for address in found], until, heard)
 
 
-def connect(addresses, until):
+def connect(addresses, until, heard=_nobody):
     """Return a stream socket that is connected to the first of `addresses` (getaddrinfo's) which
-    takes it by `until` (ticks). Raises LinkError `refused`, `timeout`."""
+    takes it by `until` (ticks); `heard` as in `open_socket`. Raises LinkError `refused`,
+    `timeout`."""
     error = LinkError("resolve", "no address")
     for address in addresses:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            _connect(sock, address, until)
+            _connect(sock, address, until, heard)
             # Else a PUBLISH behind a PUBACK waits for the peer's delayed acknowledgement.
             sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
             sock.setblocking(True)
@@ -45,12 +53,15 @@ def connect(addresses, until):
     raise error
 
 
-def _connect(sock, address, until):
+def _connect(sock, address, until, heard):
     sock.setblocking(False)
     try:
         sock.connect(address)
     except OSError as e:
         if e.errno != errno.EINPROGRESS:
+            # Any other is this side's own, as without a route: nobody has answered.
+            if e.errno == errno.ECONNREFUSED:
+                heard()
             raise LinkError("refused", "errno %s" % e.errno)
     poller = select.poll()
     # An ESP32's lwIP tells a refusal by POLLHUP, and only who asks for it.
@@ -60,16 +71,17 @@ def _connect(sock, address, until):
         if left <= 0:
             raise LinkError("timeout", "no answer to connect")
         for _, events in poller.poll(left):
+            heard()
             if events & (select.POLLHUP | select.POLLERR):
                 raise LinkError("refused", "the host refuses or is not there")
             return
 
 
-def resolve(name, server, port, until, random):
+def resolve(name, server, port, until, random, heard=_nobody):
     """Return the IPv4 addresses (list of str) of `name`.
 
-    `server` (address, str) is asked at `port` once a second until `until` (ticks). Raises
-    LinkError `resolve`.
+    `server` (address, str) is asked at `port` once a second until `until` (ticks); `heard` as in
+    `open_socket`. Raises LinkError `resolve`.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -81,8 +93,13 @@ def resolve(name, server, port, until, random):
         while ticks_diff(until, ticks_ms()) > 0:
             asked = dns.question(int.from_bytes(random(2), "big"), name)
             sock.send(asked)
-            found = _await(sock, poller, asked, until)
+            try:
+                found = _await(sock, poller, asked, until)
+            except LinkError:
+                heard()  # by a server that knows no such name
+                raise
             if found:
+                heard()
                 return found
     except OSError as e:
         raise LinkError("resolve", "errno %s" % e.errno)

@@ -184,5 +184,9 @@ def open_socket(host, port, timeout_s):
     return sockets.connect([entry[-1] for entry in found[:_ADDRESSES_MAX]], until)
 
 
+def prepare_radio(allowed):
+    """Nothing: there is none."""
+
+
 def radio(ssid, password, country, hostname):
     """Return None: the host's network needs no joining."""

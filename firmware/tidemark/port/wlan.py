@@ -17,8 +17,19 @@ def on():
         if not nic.active():
             nic.active(True)
         return nic.active()
-    except OSError:
+    except wifi.DRIVER_ERRORS + (LinkError,):
         return False
+
+
+def prepare(allowed):
+    """Have the driver take its memory (esp_wifi_init), before an application takes what there is;
+    nothing is switched on. `allowed` False: the driver is left alone in this boot."""
+    if not allowed:
+        _state["tried"] = True
+    try:
+        _nic()
+    except LinkError:
+        pass  # the station tells, once it is asked to join
 
 
 def radio(driver, random, ssid, password, country, hostname):
@@ -43,10 +54,26 @@ def open_socket(host, port, timeout_s):
     if station is None:
         raise LinkError("no-wifi", "no WiFi credentials")
     station.check_up()
-    return sockets.open_socket(host, port, timeout_s, _nic().ifconfig()[3], _state["random"])
+    server = _nic().ifconfig()[3]
+    try:
+        return sockets.open_socket(
+            host, port, timeout_s, server, _state["random"], station.heard
+        )
+    except LinkError:
+        station.unheard()
+        raise
 
 
 def _nic():
+    """Return the station's network.WLAN, which is made once. Raises LinkError `radio-fault`."""
     if "nic" not in _state:
-        _state["nic"] = network.WLAN(network.STA_IF)
+        if "tried" in _state:
+            # ESP-IDF's default interface is there by then, and a second one is an assertion that
+            # fails (ports/esp32/network_wlan.c, esp_initialise_wifi; wifi_default.c).
+            raise LinkError("radio-fault", "the radio's driver can't be had in this boot")
+        _state["tried"] = True
+        try:
+            _state["nic"] = network.WLAN(network.STA_IF)
+        except wifi.DRIVER_ERRORS:
+            raise LinkError("radio-fault", "the radio's driver did not start")
     return _state["nic"]

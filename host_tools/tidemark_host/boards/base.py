@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidemark_host.boards.repl import Repl
 
 
+LOG_MAX = 200_000  # entries of a log of starts, operations, ...; older ones go
 # Codes of what the host side could not do: they say nothing about the board's firmware.
 INFRASTRUCTURE = frozenset(
     {"absent", "busy", "closed", "flasher", "lines", "port", "power", "runtime", "service"}

@@ -14,10 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tidemark_host.boards.base import (
+    LOG_MAX,
     BoardError,
     Cut,
     Operation,
@@ -25,29 +24,27 @@ from tidemark_host.boards.base import (
     Violation,
 )
 from tidemark_host.boards.console import Console, Wire
-from tidemark_host.boards.console_log import ConsoleLog
 from tidemark_host.boards.emulated_chip import (
     FLASH_SIZE,
-    LOG_MAX,
     TYPICAL,
     Chip,
     Timing,
     with_runtime,
 )
-from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
+from tidemark_host.boards.nor import NorFlash, PowerCut
 from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.served import HUNG, OFF, RUNNING, SimulatedBoard
 from tidemark_host.boards.service import Service
 from tidemark_host.toolchain_rp2 import flash_of
 from tidemark_host.toolchain_rp2_emulator import load
 
-_OFF, _RUNNING, _HUNG = "off", "running", "hung"
 _SLICE_S = 0.004  # emulated; how late the host is heard
 _SILENCE_S = 5.0  # on a machine that is busy with other things
 _SOFT_RESET = b"MPY: soft reboot"
 _LINE_MAX = 256
 
 
-class EmulatedBoard:
+class EmulatedBoard(SimulatedBoard):
     """A Pico without a Pico; implements `base.Board`.
 
     Its console is uart0, the link to its gateway uart1.
@@ -82,7 +79,7 @@ class EmulatedBoard:
         self._auto_power = auto_power
         self._weak = weak
         self._chip: Chip | None = None
-        self._state = _OFF
+        self._state = OFF
         self._nor = NorFlash(bytearray(b"\xff" * FLASH_SIZE), weak=weak)
         self._plan: tuple[int, str, int, int] | None = None
         self._operations: deque[Operation] = deque(maxlen=LOG_MAX)
@@ -95,7 +92,8 @@ class EmulatedBoard:
         self._line = bytearray()
         self._service = Service("emulated-board", self._turn)
         selector = self._service.selector
-        self._lines = [Console(selector), Console(selector, raw=True)]
+        self._console = Console(selector)
+        self._lines = [self._console, Console(selector, raw=True)]
         self._wires = [Wire(selector, self._receiver(uart)) for uart in (0, 1)]
         for line, wire in zip(self._lines, self._wires, strict=True):
             line.attach(wire.host_end)
@@ -104,16 +102,6 @@ class EmulatedBoard:
         self._service.start()
 
     # -- the interface ------------------------------------------------------------------------
-
-    @property
-    def console_path(self) -> str:
-        """The pty of the console, for `mpremote connect`."""
-        return self._lines[0].path
-
-    @property
-    def console_url(self) -> str:
-        """The console over TCP: `socket://127.0.0.1:<port>`, for `mpremote connect`."""
-        return f"socket://127.0.0.1:{self._lines[0].port}"
 
     @property
     def link_path(self) -> str:
@@ -126,35 +114,10 @@ class EmulatedBoard:
         return f"socket://127.0.0.1:{self._lines[1].port}"
 
     @property
-    def serial_log(self) -> ConsoleLog:
-        """What the board has said on its console. Lines that begin with `#` are the host's."""
-        return self._lines[0].log
-
-    @property
-    def state(self) -> str:
-        """`off`, `running`, or `hung`: the core has stopped at a panic."""
-        return self._state
-
-    @property
     def emulated_s(self) -> float:
         """Emulated seconds since power-on; 0 when off."""
         chip = self._chip
         return chip.nanoseconds / 1e9 if chip else 0.0
-
-    @property
-    def resets(self) -> list[Reset]:
-        """Each start of the board, the oldest first."""
-        return self._service.do(lambda: list(self._resets))
-
-    @property
-    def operations(self) -> list[Operation]:
-        """Flash operations of the firmware, a page or a sector each, the oldest first."""
-        return self._service.do(lambda: list(self._operations))
-
-    @property
-    def violations(self) -> list[Violation]:
-        """Accesses that the flash refused; also noted in the console's log."""
-        return self._service.do(lambda: list(self._violations))
 
     @property
     def lost(self) -> tuple[int, int]:
@@ -181,8 +144,7 @@ class EmulatedBoard:
         Where `image` is blank in the runtime's place, the board's runtime stays there. Raises
         BoardError `size`.
         """
-        if len(image) > FLASH_SIZE:
-            raise BoardError("size", f"an image of {len(image)} bytes for {FLASH_SIZE} of flash")
+        self._check_size(image)
 
         def write() -> None:
             self._off("flashed")
@@ -196,16 +158,12 @@ class EmulatedBoard:
         """Switch on; nothing happens when it is on. `readings`: of weak cells in this boot."""
 
         def on() -> None:
-            if self._state == _OFF:
+            if self._state == OFF:
                 if self._weak:
                     self._nor.power_up(dict(readings or {}))
-                self._start()
+                self._start("power-on")
 
         self._service.do(on)
-
-    def power_off(self) -> None:
-        """Cut the power now, between flash operations."""
-        self._service.do(lambda: self._off("power off"))
 
     def reset(self) -> None:
         """Pull the RUN pin: the cause is `reset`, the marker is lost. Raises BoardError `off`."""
@@ -214,7 +172,7 @@ class EmulatedBoard:
             chip = self._chip
             if chip is None:
                 raise BoardError("off", "a board without power can't be reset")
-            if self._state == _HUNG:
+            if self._state == HUNG:
                 self._off("reset")
                 self._start("reset")
                 return
@@ -223,57 +181,9 @@ class EmulatedBoard:
 
         self._service.do(pull)
 
-    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
-        """Cut the power at the n-th flash operation from now (1: the next); see `base.Board`."""
-        if n < 1 or variant not in VARIANTS:
-            raise BoardError("cut", f"no such cut: {n}, {variant}")
-
-        def plan() -> None:
-            self._plan = (n - 1, variant, count, mask)
-            if self._chip:
-                self._chip.variant = variant
-            self._nor.plan_cut(*self._plan)
-
-        self._service.do(plan)
-
-    def wear(self, start: int, size: int, kind: str) -> None:
-        """Give the sectors of a part of the flash one of `nor.FAULTS`, for good.
-
-        Whoever flashes the board writes past it. Raises BoardError `bounds`.
-        """
-        if start < 0 or size < 0 or start + size > FLASH_SIZE:
-            raise BoardError("bounds", "outside the flash")
-
-        def fail() -> None:
-            sector = self._nor.sector
-            for number in range(start // sector, (start + size + sector - 1) // sector):
-                self._nor.fail(number, kind)
-            self.serial_log.note(f"worn: {size} bytes at {start:#x} ({kind})")
-
-        self._service.do(fail)
-
-    def wait_cut(self, timeout: float = 30.0) -> Cut:
-        """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
-        self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
-        return self._cuts.popleft()
-
-    def wait_reset(self, cause: str, timeout: float = 30.0, since: int = 0) -> Reset:
-        """Return the first start from number `since` on with this cause. Raises BoardTimeout."""
-
-        def found() -> list[Reset]:
-            return [reset for reset in list(self._resets)[since:] if reset.cause == cause]
-
-        self._service.wait(lambda: bool(found()), timeout, f"reset by {cause}")
-        return found()[0]
-
-    def wait_state(self, state: str, timeout: float = 30.0) -> None:
-        """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
-        self._service.wait(lambda: self._state == state, timeout, f"state {state}")
-
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the flash holds. Raises BoardError `bounds`."""
-        if start < 0 or size < 0 or start + size > FLASH_SIZE:
-            raise BoardError("bounds", "outside the flash")
+        self._check_bounds(start, size)
         return self._service.do(lambda: bytes(self._nor.view(start, size)))
 
     def snapshot(self) -> tuple[object, ...]:
@@ -303,57 +213,39 @@ class EmulatedBoard:
 
     def send(self, data: bytes) -> None:
         """Type on the console."""
-        self._service.do(lambda: self._lines[0].send(data))
+        self._service.do(lambda: self._console.send(data))
 
     def repl(self, soft_reset: bool = False, timeout: float = 10.0) -> Repl:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
         return Repl(self.console_path, soft_reset, timeout, _SILENCE_S)
 
-    def close(self) -> None:
-        """Switch off and leave nothing behind. A second call does nothing."""
-        if self._service.closing:
-            return
-        with contextlib.suppress(BoardError):
-            self._service.do(lambda: self._off("closed"))
-        self._service.close()
+    def _let_go(self) -> None:
         for wire in self._wires:
             wire.close()
         for line in self._lines:
             line.close()
-        self._service.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- the service thread -------------------------------------------------------------------
 
     def _turn(self) -> None:
         chip = self._chip
-        if chip is None or self._state != _RUNNING:
+        if chip is None or self._state != RUNNING:
             self._service.poll(None)
             return
         self._service.poll(self._patience(chip))
-        if self._chip is not chip or self._state != _RUNNING:
+        if self._chip is not chip or self._state != RUNNING:
             return
         self._look()
         try:
             chip.run(_SLICE_S)
         except PowerCut:
             self._flush()
-            self._cut_power(chip)
+            self._interrupted(chip.interrupted, chip.variant)
             return
         except BoardError as error:
             self._flush()
             self.serial_log.note(str(error))
-            self._state = _HUNG
+            self._state = HUNG
             self._service.notify()
             return
         self._flush()
@@ -372,7 +264,7 @@ class EmulatedBoard:
 
     def _receiver(self, uart: int) -> Callable[[bytes], None]:
         def receive(data: bytes) -> None:
-            if self._chip and self._state == _RUNNING:
+            if self._chip and self._state == RUNNING:
                 self._chip.send(data, uart)
 
         return receive
@@ -404,7 +296,17 @@ class EmulatedBoard:
     def _flashed(self, image: bytes) -> NorFlash:
         return NorFlash(bytearray(with_runtime(image, self._runtime)), weak=self._weak)
 
-    def _start(self, cause: str = "power-on") -> None:
+    @property
+    def _flash(self) -> NorFlash:
+        return self._nor
+
+    def _plan_cut(self, n: int, variant: str, count: int, mask: int) -> None:
+        self._plan = (n - 1, variant, count, mask)
+        if self._chip:
+            self._chip.variant = variant
+        self._nor.plan_cut(*self._plan)
+
+    def _start(self, cause: str) -> None:
         # A boot of its own each time, and the same ones for the same seed.
         self._boots += 1
         chip = Chip(
@@ -425,7 +327,7 @@ class EmulatedBoard:
         chip.on_reset = self._started
         chip.on_violation = self._refused
         self._chip = chip
-        self._state = _RUNNING
+        self._state = RUNNING
         self._wall, self._emulated = time.monotonic(), 0.0
         self._started(cause)
 
@@ -441,23 +343,13 @@ class EmulatedBoard:
 
     def _off(self, why: str) -> None:
         chip, self._chip = self._chip, None
-        if self._state == _OFF or chip is None:
+        if self._state == OFF or chip is None:
             return
         for uart in (0, 1):
             self._lost[uart] += chip.lost(uart)
         self._plan = None
         self._nor.no_cut()
         self._line.clear()
-        self._state = _OFF
+        self._state = OFF
         self.serial_log.note(why)
         self._service.notify()
-
-    def _cut_power(self, chip: Chip) -> None:
-        operation = chip.interrupted
-        assert operation is not None
-        variant = chip.variant
-        self._off(f"power cut {variant} {operation.kind} at {operation.address:#x}")
-        self._cuts.append(Cut(time.monotonic(), operation, variant))
-        self._service.notify()
-        if self._auto_power:
-            self._start()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidemark_host.boards.base import BoardError, Operation, Violation
+from tidemark_host.boards.base import LOG_MAX, BoardError, Operation, Violation
 from tidemark_host.boards.emulated_mends import mended
 from tidemark_host.boards.nor import BEFORE, NorError, NorFlash, PowerCut
 from tidemark_host.toolchain_rp2_emulator import load
@@ -30,7 +30,6 @@ SECTOR = 4096
 PAGE = 256
 # Written by a program under test to mark an instant; on the chip the register is read-only.
 MARK_ADDRESS = 0x40000000
-LOG_MAX = 200_000  # entries of each log; older ones go
 _SLICE = 1_000_000  # instructions between two looks at the host's signals
 _PIO = (0x50200, 0x50300)  # addresses >> 12
 _TIMER = 0x40054

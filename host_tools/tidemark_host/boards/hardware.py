@@ -14,13 +14,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tidemark_host.boards.base import Operation, Violation
+from tidemark_host.boards.base import LOG_MAX, Operation, Violation
 from tidemark_host.boards.nor import BEFORE, NorError, NorFlash, PowerCut
 
 FRAME = struct.Struct("<BBHI")
 INFO = struct.Struct("<IIIIIBB8s")
 PAYLOAD_MAX = 4096
-LOG_MAX = 200_000  # entries of each log; older ones go
 CAUSES = ("unknown", "power-on", "watchdog", "reset", "brownout", "soft", "deep-sleep")
 WATCHDOG_MIN_MS = 1
 WATCHDOG_MAX_MS = 8388  # the RP2040's longest

@@ -6,7 +6,8 @@ loudly where a chip would fail silently.
 
 Rules: an erase sets one sector to 0xFF. A program takes whole aligned pages; a 0xFF byte in it
 leaves its byte as it is, any other byte may go over an erased one or again over itself. Identical
-bytes may always be programmed again, different ones over them never.
+bytes may always be programmed again, different ones over them never, but for zeros: those clear
+what is left of a byte, whatever it was, and are firm.
 
 Power cuts: `plan_cut` makes the n-th operation from now fail. With `weak=True` the cells that an
 interrupted operation touched have no value of their own from then on: `power_up` gives them one
@@ -171,7 +172,7 @@ class NorFlash:
             for i in range(len(data)):
                 want, cell = data[i], self._buf[addr + i]
                 # Over weak cells any program goes through: _settle tells which it makes firm.
-                if want in (0xFF, cell) or cell == 0xFF or addr + i in self._weak:
+                if want in (0xFF, 0, cell) or cell == 0xFF or addr + i in self._weak:
                     continue
                 if not self._fault(addr + i):
                     raise NorError("overwrite", "different bytes over programmed ones")
@@ -309,10 +310,13 @@ class NorFlash:
                 continue
             self._buf[addr + i] = want
             weak = self._weak.get(addr + i)
-            if weak and (weak[1] == want or (weak[0] == want and not self._hard)):
+            # A program makes firm what it completes, and what a cut-off erase has only begun to
+            # take away; not what a cut-off program has begun to clear.
+            again = weak and weak[:2] == (want, 0xFF) and not self._hard
+            if weak and (want in (0, weak[1]) or again):
                 del self._weak[addr + i]
             elif weak:
-                self._weak[addr + i] = (weak[0], want, weak[2])
+                self._weak[addr + i] = (weak[0], want if weak[1] else 0, weak[2])
 
     def _tear_program(self, addr: int, data: memoryview) -> None:
         group = self._next_group()
@@ -327,7 +331,9 @@ class NorFlash:
                 elif i == count and cell == 0xFF:
                     self._buf[addr + i] = want | (self._cut_mask ^ 0xFF)
             elif addr + i in self._weak:
-                old, _, number = self._weak[addr + i]
+                old, new, number = self._weak[addr + i]
+                # Half-cleared, what was programmed in part may read as if it had been whole.
+                old = new if want == 0 and new != 0xFF else old
                 self._weak[addr + i] = (old, want, number)
             elif cell != want:
                 self._weak[addr + i] = (cell, want, group)

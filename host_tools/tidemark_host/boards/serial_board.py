@@ -12,17 +12,17 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import serial
 
 from tidemark_host import remote
 from tidemark_host.boards.base import BoardError, Cut, Operation, Reset, Violation
 from tidemark_host.boards.console import Console, Wire
-from tidemark_host.boards.console_log import ConsoleLog
 from tidemark_host.boards.repl import GONE, Repl
+from tidemark_host.boards.served import ServedBoard
 from tidemark_host.boards.service import Service
 from tidemark_host.boards.starts import Starts
 
@@ -82,7 +82,7 @@ class Flasher(Protocol):
     def write(self, board: SerialBoard, image: bytes) -> None: ...
 
 
-class SerialBoard:
+class SerialBoard(ServedBoard):
     """A board on a desk; implements `base.Board`."""
 
     def __init__(
@@ -110,7 +110,7 @@ class SerialBoard:
         self._port_fd = -1
         self._retry_at = 0.0
         self._out = bytearray()
-        self._resets: list[Reset] = []
+        self._resets: deque[Reset] = deque()
         self._starts = Starts()
         self._gone = False  # the port went away by itself, as it does when the board starts
         self._is_on = bool(find())
@@ -125,27 +125,9 @@ class SerialBoard:
     # -- the interface ------------------------------------------------------------------------
 
     @property
-    def console_path(self) -> str:
-        """A pty that stays while the board's port comes and goes, for `mpremote connect`."""
-        return self._console.path
-
-    @property
-    def console_url(self) -> str:
-        """The console over TCP, for `mpremote connect`."""
-        return f"socket://127.0.0.1:{self._console.port}"
-
-    @property
     def port(self) -> str:
         """The serial port of this moment, "" while it is gone."""
         return self._find()
-
-    @property
-    def serial_log(self) -> ConsoleLog:
-        return self._console.log
-
-    @property
-    def resets(self) -> list[Reset]:
-        return self._service.do(lambda: list(self._resets))
 
     @property
     def operations(self) -> Sequence[Operation]:
@@ -299,27 +281,13 @@ class SerialBoard:
         finally:
             self._retry_at = 0.0
 
-    def close(self) -> None:
-        """Let go of the board. A second call does nothing."""
-        if self._service.closing:
-            return
+    def _halt(self) -> None:
         self._cancel_cut()
-        self._service.close()
+
+    def _let_go(self) -> None:
         self._close_port()
         self._wire.close()
         self._console.close()
-        self._service.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- the service thread -------------------------------------------------------------------
 

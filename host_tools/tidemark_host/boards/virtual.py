@@ -17,22 +17,19 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tidemark_host.boards.base import (
+    LOG_MAX,
     BoardError,
     Cut,
-    Operation,
     Reset,
-    Violation,
 )
 from tidemark_host.boards.console import LOOK_S, Console
-from tidemark_host.boards.console_log import ConsoleLog
-from tidemark_host.boards.hardware import LOG_MAX, Frame, FrameError, Frames, Hardware
-from tidemark_host.boards.nor import VARIANTS, NorFlash, PowerCut
+from tidemark_host.boards.hardware import Frame, FrameError, Frames, Hardware
+from tidemark_host.boards.nor import NorFlash, PowerCut
 from tidemark_host.boards.processor import Processor
 from tidemark_host.boards.repl import Repl
+from tidemark_host.boards.served import HUNG, OFF, RUNNING, SimulatedBoard
 from tidemark_host.boards.service import Service
 
 FLASH_SIZE = 2 * 1024 * 1024
@@ -40,10 +37,9 @@ SECTOR = 4096
 PAGE = 256
 # Objects of a 64-bit runtime are twice as large as the RP2040's, which leaves 240 KB of heap.
 HEAP = "512k"
-_OFF, _RUNNING, _HUNG = "off", "running", "hung"
 
 
-class VirtualBoard:
+class VirtualBoard(SimulatedBoard):
     """A board without hardware; implements `base.Board`.
 
     Two MiB of NOR flash (4 KiB sectors, 256 B pages) in `folder`/flash.bin, kept when the folder
@@ -87,12 +83,14 @@ class VirtualBoard:
         self._weak = weak
         self._native_usb = native_usb
         self._hardware = self._make_hardware(unique_id or os.urandom(8))
+        self._operations = self._hardware.operations
+        self._violations = self._hardware.violations
         self._resets: deque[Reset] = deque(maxlen=LOG_MAX)
         self._cuts: deque[Cut] = deque(maxlen=LOG_MAX)
         self._control: socket.socket | None = None
         self._board_end: socket.socket | None = None  # of the console: it outlives a soft reset
         self._frames = Frames()
-        self._state = _OFF
+        self._state = OFF
         self._service = Service("virtual-board", self._turn)
         self._console = Console(self._service.selector)
         self._service.start()
@@ -100,44 +98,9 @@ class VirtualBoard:
     # -- the interface ------------------------------------------------------------------------
 
     @property
-    def console_path(self) -> str:
-        """The pty of the console, for `mpremote connect`."""
-        return self._console.path
-
-    @property
-    def console_url(self) -> str:
-        """The console over TCP: `socket://127.0.0.1:<port>`, for `mpremote connect`."""
-        return f"socket://127.0.0.1:{self._console.port}"
-
-    @property
-    def serial_log(self) -> ConsoleLog:
-        """What the board has said. Lines that begin with `#` are the host's."""
-        return self._console.log
-
-    @property
-    def state(self) -> str:
-        """`off`, `running`, or `hung`: the process has ended, which no chip does."""
-        return self._state
-
-    @property
     def pid(self) -> int | None:
         """The process, while there is one."""
         return self._processor.pid
-
-    @property
-    def resets(self) -> list[Reset]:
-        """Each start of the board, the oldest first."""
-        return self._service.do(lambda: list(self._resets))
-
-    @property
-    def operations(self) -> list[Operation]:
-        """Flash operations of the firmware, a page or a sector each, the oldest first."""
-        return self._service.do(lambda: list(self._hardware.operations))
-
-    @property
-    def violations(self) -> list[Violation]:
-        """Accesses that the flash refused; also noted in the console's log."""
-        return self._service.do(lambda: list(self._hardware.violations))
 
     @property
     def feeds(self) -> int:
@@ -151,8 +114,7 @@ class VirtualBoard:
 
     def flash(self, image: bytes) -> None:
         """Switch off, erase the whole chip, write `image` from address 0. Raises BoardError."""
-        if len(image) > self._size:
-            raise BoardError("size", f"an image of {len(image)} bytes for {self._size} of flash")
+        self._check_size(image)
 
         def write() -> None:
             self._off("flashed")
@@ -167,70 +129,26 @@ class VirtualBoard:
         """Switch on; nothing happens when it is on. `readings`: of weak cells in this boot."""
 
         def on() -> None:
-            if self._state == _OFF:
+            if self._state == OFF:
                 if self._weak:
                     self._hardware.power_up(dict(readings or {}))
                 self._start("power-on")
 
         self._service.do(on)
 
-    def power_off(self) -> None:
-        """Cut the power now, between flash operations."""
-        self._service.do(lambda: self._off("power off"))
-
     def reset(self) -> None:
         """Reset as the reset pin does. Raises BoardError `off`."""
 
         def again() -> None:
-            if self._state == _OFF:
+            if self._state == OFF:
                 raise BoardError("off", "a board without power can't be reset")
             self._restart(self.pin)
 
         self._service.do(again)
 
-    def cut_at(self, n: int, variant: str = "before", count: int = -1, mask: int = 0) -> None:
-        """Cut the power at the n-th flash operation from now (1: the next); see `base.Board`."""
-        if n < 1 or variant not in VARIANTS:
-            raise BoardError("cut", f"no such cut: {n}, {variant}")
-        self._service.do(lambda: self._hardware.cut_at(n, variant, count, mask))
-
-    def wear(self, start: int, size: int, kind: str) -> None:
-        """Give the sectors of a part of the flash one of `nor.FAULTS`, for good.
-
-        Whoever flashes the board writes past it. Raises BoardError `bounds`.
-        """
-        if start < 0 or size < 0 or start + size > self._size:
-            raise BoardError("bounds", "outside the flash")
-
-        def fail() -> None:
-            for sector in range(start // SECTOR, (start + size + SECTOR - 1) // SECTOR):
-                self._hardware.nor.fail(sector, kind)
-            self.serial_log.note(f"worn: {size} bytes at {start:#x} ({kind})")
-
-        self._service.do(fail)
-
-    def wait_cut(self, timeout: float = 10.0) -> Cut:
-        """Return the oldest planned cut not yet returned. Raises BoardTimeout."""
-        self._service.wait(lambda: bool(self._cuts), timeout, "power cut")
-        return self._cuts.popleft()
-
-    def wait_reset(self, cause: str, timeout: float = 10.0, since: int = 0) -> Reset:
-        """Return the first start from number `since` on with this cause. Raises BoardTimeout."""
-
-        def found() -> list[Reset]:
-            return [reset for reset in list(self._resets)[since:] if reset.cause == cause]
-
-        self._service.wait(lambda: bool(found()), timeout, f"reset by {cause}")
-        return found()[0]
-
-    def wait_state(self, state: str, timeout: float = 10.0) -> None:
-        """Wait until the board is `off`, `running` or `hung`. Raises BoardTimeout."""
-        self._service.wait(lambda: self._state == state, timeout, f"state {state}")
-
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the flash file holds. Raises BoardError `bounds`."""
-        if start < 0 or size < 0 or start + size > self._size:
-            raise BoardError("bounds", "outside the flash")
+        self._check_bounds(start, size)
         return self._map[start : start + size]
 
     def send(self, data: bytes) -> None:
@@ -241,41 +159,23 @@ class VirtualBoard:
         """Open the raw REPL by mpremote's own transport. Raises BoardError `console`."""
         return Repl(self.console_path, soft_reset, timeout)
 
-    def close(self) -> None:
-        """Switch off and leave nothing behind. A second call does nothing."""
-        if self._service.closing:
-            return
-        with contextlib.suppress(BoardError):  # its thread has failed, and said so
-            self._service.do(lambda: self._off("closed"))
-        self._service.close()
+    def _let_go(self) -> None:
         self._console.close()
-        self._service.dispose()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- the service thread -------------------------------------------------------------------
 
     def _turn(self) -> None:
         patience = self._patience()
-        if self._state == _RUNNING and not self._console.look():
+        if self._state == RUNNING and not self._console.look():
             patience = LOOK_S if patience is None else min(patience, LOOK_S)
         self._service.poll(patience)
         self._look_at_watchdog()
 
     def _patience(self) -> float | None:
         due = self._hardware.bites_at()
-        if self._state == _OFF or due is None:
+        if self._state == OFF or due is None:
             return None
         return max(0.0, due - time.monotonic())
 
@@ -285,6 +185,13 @@ class VirtualBoard:
         self._requests()  # a feed that has been sent counts, however late this thread is
         if self._patience() == 0.0:
             self._restart("watchdog")
+
+    @property
+    def _flash(self) -> NorFlash:
+        return self._hardware.nor
+
+    def _plan_cut(self, n: int, variant: str, count: int, mask: int) -> None:
+        self._hardware.cut_at(n, variant, count, mask)
 
     # -- power and process --------------------------------------------------------------------
 
@@ -298,7 +205,7 @@ class VirtualBoard:
         self._control = control
         self._frames = Frames()
         self._service.selector.register(control, selectors.EVENT_READ, self._requests)
-        self._state = _RUNNING
+        self._state = RUNNING
         self._resets.append(Reset(time.monotonic(), cause))
         if cause != "soft":
             self.serial_log.note(cause)
@@ -321,10 +228,10 @@ class VirtualBoard:
             self._board_end = None
 
     def _off(self, why: str) -> None:
-        if self._state == _OFF:
+        if self._state == OFF:
             return
         self._unplug()
-        self._state = _OFF
+        self._state = OFF
         self._hardware.power_off()
         self.serial_log.note(why)
         self._service.notify()
@@ -362,7 +269,7 @@ class VirtualBoard:
         try:
             answer = hardware.handle(frame)
         except PowerCut:
-            self._cut_power()
+            self._interrupted(hardware.interrupted, hardware.variant)
             return
         for violation in list(hardware.violations)[refused:]:
             self.serial_log.note(f"flash violation: {violation}")
@@ -373,22 +280,12 @@ class VirtualBoard:
             want, hardware.wants = hardware.wants, ""
             self._restart("soft" if want == "soft-raw" else want, want == "soft-raw")
 
-    def _cut_power(self) -> None:
-        operation = self._hardware.interrupted
-        assert operation is not None
-        variant = self._hardware.variant
-        self._off(f"power cut {variant} {operation.kind} at {operation.address:#x}")
-        self._cuts.append(Cut(time.monotonic(), operation, variant))
-        self._service.notify()
-        if self._auto_power:
-            self._start("power-on")
-
     def _hang(self, why: str) -> None:
         """The processor stopped. A chip would hang until its watchdog bites, and so does this."""
         how = self._processor.how_it_ended()
         self._kill()
         self.serial_log.note(f"process ended: {how} {why}".rstrip())
-        self._state = _HUNG
+        self._state = HUNG
         self._service.notify()
 
     # -- making one ---------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tidemark_host.boards.esp32_hardware import Esp32Hardware
 from tidemark_host.boards.hardware import Hardware
 from tidemark_host.boards.nor import PowerCut
 from tidemark_host.boards.processor import Processor
+from tidemark_host.boards.served import HUNG, OFF, RUNNING
 from tidemark_host.boards.virtual import VirtualBoard
 from tidemark_host.esp32 import partitions
 from tidemark_host.esp32.bootloader import BootError
@@ -117,7 +118,7 @@ class VirtualEsp32Board(VirtualBoard):
         """Let the supply fall for a moment: the chip resets itself. Raises BoardError `off`."""
 
         def dip() -> None:
-            if self._state == "off":
+            if self._state == OFF:
                 raise BoardError("off", "a board without power has no brownout")
             self._restart("brownout")
 
@@ -136,14 +137,14 @@ class VirtualEsp32Board(VirtualBoard):
 
     def _bootloader(self, cause: str) -> bool:
         """Have the bootloader choose; tell whether there is something to start."""
-        self._state = "running"
+        self._state = RUNNING
         error: BootError | None = None
         for _ in range(_STARTS):
             try:
                 boot = self._esp32.boot(cause if error is None else "reset")
             except PowerCut:
                 self._resets.append(Reset(time.monotonic(), cause))
-                self._cut_power()
+                self._interrupted(self._esp32.interrupted, self._esp32.variant)
                 return False
             except BootError as found:
                 error = found  # bootloader_reset: the chip tries again
@@ -154,7 +155,7 @@ class VirtualEsp32Board(VirtualBoard):
             return True
         self._resets.append(Reset(time.monotonic(), cause))
         self.serial_log.note(f"nothing starts: {error}")
-        self._state = "hung"
+        self._state = HUNG
         self._service.notify()
         return False
 

@@ -24,7 +24,6 @@ from tidemark_host.release.delegations import check_name
 
 # What the board takes, as in firmware/tidemark/config.py.
 _DAY_S = 86_400
-_TEXT_MAX = 128
 
 
 @rich_click.command()
@@ -152,9 +151,10 @@ def _broker(text: str) -> tuple[str, int]:
     """Return "host:port" as a pair. Raises click.BadParameter."""
     host, _, number = text.rpartition(":")
     port = int(number) if number.isascii() and number.isdigit() else 0
-    if not 0 < len(host) <= _TEXT_MAX or not 0 < port < 65536:
+    if not provision.fits(host) or not 0 < port < 65536:
         raise click.BadParameter(
-            f"{text!r} is not host:port with a port from 1 to 65535, such as 192.0.2.7:1883",
+            f"{text!r} is not host:port with a name of at most {provision.TEXT_MAX} bytes and a "
+            "port from 1 to 65535, such as 192.0.2.7:1883",
             param_hint="--broker",
         )
     return host, port
@@ -180,7 +180,7 @@ def _updates(text: str) -> str:
         good = good and not parts.username and not parts.query and not parts.fragment
     except ValueError:
         good = False
-    if not good or not base.isascii() or len(base) > _TEXT_MAX - len("/metadata/"):
+    if not good or not base.isascii() or not provision.fits(f"{base}/metadata/"):
         raise click.BadParameter(
             f"{text!r} is not a plain http:// address, such as http://192.0.2.7:8080; what comes "
             "over it is signed",

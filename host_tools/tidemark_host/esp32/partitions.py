@@ -56,6 +56,9 @@ _KINDS: Mapping[str, tuple[int, int, str]] = {
         (DATA, 0x06, "data, undefined"),
     ),
 }
+# Flagged for flash encryption, beside what it takes without a flag: app partitions and otadata
+# (app). The memory map decrypts whatever is read through it, so what is mapped must be encrypted.
+_ENCRYPTED_DATA = ("romfs",)
 # Partitions that are no region of the firmware: what [partitions] of board.toml must have.
 EXTRA = ("nvs", "otadata", "phy_init", "ota_1")
 
@@ -87,12 +90,16 @@ class Partition:
 
 
 def of_board(
-    regions: Mapping[str, Region], extra: Mapping[str, Region], flash_size: int
+    regions: Mapping[str, Region],
+    extra: Mapping[str, Region],
+    flash_size: int,
+    encrypted: bool = False,
 ) -> tuple[Partition, ...]:
     """Return a board's partitions, by offset: its regions, and those of [partitions].
 
     The region `runtime` is ota_0; the two slots together are romfs, the one partition that
-    MicroPython maps into memory. Raises PartitionError as `check`, and `unequal`, `misplaced`.
+    MicroPython maps into memory. `encrypted`: the chip's flash encryption is on. Raises
+    PartitionError as `check`, and `unequal`, `misplaced`.
     """
     placed = {name: (region.offset, region.size) for name, region in {**regions, **extra}.items()}
     slots = sorted((regions["slot_a"], regions["slot_b"]), key=lambda region: region.offset)
@@ -105,7 +112,10 @@ def of_board(
     if placed["ota_0"][1] != placed["ota_1"][1]:
         raise PartitionError("unequal", "ota_0 and ota_1 differ in size: an update would not fit")
     partitions = sorted(
-        (Partition(name, *_KINDS[name][:2], *place) for name, place in placed.items()),
+        (
+            Partition(name, *_KINDS[name][:2], *place, encrypted and name in _ENCRYPTED_DATA)
+            for name, place in placed.items()
+        ),
         key=lambda partition: partition.offset,
     )
     check(partitions, flash_size)

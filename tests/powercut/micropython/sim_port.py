@@ -417,6 +417,10 @@ class _Socket:
             _ask(_CLOSE, 0, b"", number)
 
 
+def prepare_radio(allowed):
+    """Nothing: there is none."""
+
+
 def radio(ssid, password, country, hostname):
     """Return None: the world's network needs no joining."""
 

@@ -1,20 +1,17 @@
-"""The virtual ESP32 keeps ESP-IDF's rules, and the firmware's ESP32 port stands on them."""
+"""The virtual ESP32's flash: partition table, access, bootloader and runtime slots by ESP-IDF's
+rules; the firmware's ESP32 port stands on them."""
 
 from __future__ import annotations
 
 import struct
-import textwrap
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import REPO, firmware_dir
-from tidemark_host.boardfile import load_board
-from tidemark_host.boards.esp32_hardware import BOOT_WATCHDOG_S
+from tests.boards.esp32_runtime import BOOT, DEFINITION, Make, run, say
+from tests.conftest import firmware_dir
 from tidemark_host.boards.folder import open_folder
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
@@ -29,77 +26,11 @@ from tidemark_host.release import KeyStore, Repository
 from tidemark_host.romfs import build_image
 from tidemark_host.toolchain_virtual_esp32 import runtime_image
 
-DEFINITION = load_board(REPO / "boards" / "TIDEMARK_ESP32" / "board.toml")
 assert DEFINITION.esp32
 TABLE = DEFINITION.esp32.partitions
 PLACES = {row.label: row for row in TABLE}
 LAYOUT = layout_of(TABLE)
 OTADATA, OTA_1 = PLACES["otadata"].offset, PLACES["ota_1"].offset
-
-# A _boot.py that leaves no watchdog behind.
-BOOT = """
-import sys
-sys.path[:] = [".frozen"]
-import machine
-machine.mem32[0x3FF480A4] = 0x50D83AA1
-machine.mem32[0x3FF4808C] = 0
-"""
-# A runtime that says why it was started, and leaves its port to the REPL.
-MAIN = """
-import esp32, machine
-from tidemark.errors import TidemarkError
-from tidemark.port import select
-port = select()
-def attempt(what, *args):
-    try:
-        return what(*args)
-    except TidemarkError as e:
-        print("refused", e)
-print("cause", port.reset_cause(), machine.reset_cause(), "marker", hex(port.marker()))
-runtimes = attempt(port.runtimes)
-if runtimes:
-    print("runs in", runtimes.running)
-"""
-
-Make = Callable[..., VirtualEsp32Board]
-
-
-@pytest.fixture(scope="session")
-def image() -> bytes:
-    return runtime_image(DEFINITION, 1, {"_boot.py": BOOT, "main.py": MAIN})
-
-
-@pytest.fixture
-def make(image: bytes, tmp_path: Path) -> Iterator[Make]:
-    """Makes boards whose runtime is MAIN; `flash`: offset to content, over what is there."""
-    boards: list[VirtualEsp32Board] = []
-
-    def board(flash: dict[int, bytes] | None = None, **options: Any) -> VirtualEsp32Board:
-        made = VirtualEsp32Board(tmp_path / f"{len(boards)}", **{"image": image, **options})
-        boards.append(made)
-        content = bytearray(made.read_flash(0, DEFINITION.flash_size))
-        for start, data in (flash or {}).items():
-            content[start : start + len(data)] = data
-        made.flash(bytes(content))
-        made.power_on()
-        return made
-
-    yield board
-    for made in boards:
-        made.close()
-
-
-def run(board: VirtualEsp32Board, code: str) -> str:
-    board.serial_log.wait_for("cause ")
-    with board.repl() as repl:
-        return repl.exec("from main import *\n" + textwrap.dedent(code)).strip()
-
-
-def say(board: VirtualEsp32Board, line: str, answer: str) -> str:
-    """Type a line at the REPL and return what is said when the board has started again."""
-    since = len(board.serial_log)
-    board.send(b"from main import *; " + line.encode() + b"\r")
-    return board.serial_log.wait_for(answer, since=since).text
 
 
 def entries(board: VirtualEsp32Board) -> list[Entry]:
@@ -110,8 +41,8 @@ def entries(board: VirtualEsp32Board) -> list[Entry]:
 # -- what the flash says of itself ----------------------------------------------------------------
 
 
-def test_partition_table_is_read_back_row_for_row(make: Make) -> None:
-    board = make()
+def test_partition_table_is_read_back_row_for_row(esp32: Make) -> None:
+    board = esp32()
     board.serial_log.wait_for("runs in 0")
     said = run(
         board,
@@ -125,11 +56,11 @@ def test_partition_table_is_read_back_row_for_row(make: Make) -> None:
     assert eval(said) == wanted
 
 
-def test_runtime_for_another_table_touches_nothing(make: Make) -> None:
+def test_runtime_for_another_table_touches_nothing(esp32: Make) -> None:
     """A table whose vfs is smaller: our code would write where other rows may lie."""
     rows = [replace(r, size=r.size - SECTOR) if r.label == "vfs" else r for r in TABLE]
     table = partitions.encode(rows, DEFINITION.flash_size)
-    board = make({partitions.TABLE_OFFSET: table})
+    board = esp32({partitions.TABLE_OFFSET: table})
     board.serial_log.wait_for("refused partition-table")
     before = len(board.operations)
     assert "refused partition-table" in run(board, "attempt(port.flash)")
@@ -147,11 +78,11 @@ def test_runtime_for_another_table_touches_nothing(make: Make) -> None:
     ],
 )
 def test_chip_that_finds_nothing_to_start_hangs_and_says_why(
-    make: Make, where: int, content: bytes, said: str
+    esp32: Make, where: int, content: bytes, said: str
 ) -> None:
     """No bootloader; a header for 8 MB of flash; a table that ends behind 2 MB; a damaged table;
     a damaged runtime."""
-    board = make({where: content})
+    board = esp32({where: content})
     board.serial_log.wait_for(said)
     board.wait_state("hung")
     assert board.running is None
@@ -175,8 +106,8 @@ def test_layout_takes_slots_in_the_order_of_their_numbers() -> None:
 # -- flash ----------------------------------------------------------------------------------------
 
 
-def test_port_programs_and_erases_within_partitions_only(make: Make) -> None:
-    board = make()
+def test_port_programs_and_erases_within_partitions_only(esp32: Make) -> None:
+    board = esp32()
     vfs, journal = PLACES["vfs"], PLACES["journal"]
     said = run(
         board,
@@ -205,8 +136,8 @@ def test_port_programs_and_erases_within_partitions_only(make: Make) -> None:
     assert board.violations == []
 
 
-def test_slots_are_read_in_place_and_the_rest_is_copied(make: Make) -> None:
-    board = make()
+def test_slots_are_read_in_place_and_the_rest_is_copied(esp32: Make) -> None:
+    board = esp32()
     romfs, vfs = PLACES["romfs"].offset, PLACES["vfs"].offset
     said = run(
         board,
@@ -222,14 +153,14 @@ def test_slots_are_read_in_place_and_the_rest_is_copied(make: Make) -> None:
     assert said == f"524288 [{ord('a')}, 255]"
 
 
-def test_running_slot_and_table_are_out_of_reach_of_the_application(make: Make) -> None:
-    board = make()
+def test_running_slot_and_table_are_out_of_reach_of_the_application(esp32: Make) -> None:
+    board = esp32()
     say(board, 'esp32.Partition("ota_0").ioctl(6, 3)', "OSError")
     assert [violation.code for violation in board.violations] == ["running"]
 
 
-def test_partition_checks_bounds_as_esp_idf_does(make: Make) -> None:
-    board = make()
+def test_partition_checks_bounds_as_esp_idf_does(esp32: Make) -> None:
+    board = esp32()
     said = run(
         board,
         """
@@ -253,15 +184,15 @@ def test_partition_checks_bounds_as_esp_idf_does(make: Make) -> None:
 # -- runtimes -------------------------------------------------------------------------------------
 
 
-def test_first_start_records_the_slot_as_valid(make: Make) -> None:
-    board = make()
+def test_first_start_records_the_slot_as_valid(esp32: Make) -> None:
+    board = esp32()
     board.serial_log.wait_for("runs in 0")
     assert board.read_flash(OTADATA, 32) == Entry.made(1, State.VALID).encode()
     assert [o.kind for o in board.operations] == ["erase", "program"]
 
 
-def test_choosing_a_slot_writes_what_esp_idf_writes(make: Make, image: bytes) -> None:
-    board = make({OTA_1: image})
+def test_choosing_a_slot_writes_what_esp_idf_writes(esp32: Make, esp32_image: bytes) -> None:
+    board = esp32({OTA_1: esp32_image})
     board.serial_log.wait_for("runs in 0")
     model = NorFlash(bytearray(board.read_flash(0, DEFINITION.flash_size)))
     OtaOps(model, LAYOUT, 0).set_boot_partition(1)
@@ -271,16 +202,16 @@ def test_choosing_a_slot_writes_what_esp_idf_writes(make: Make, image: bytes) ->
     assert wanted[SECTOR : SECTOR + 4] == struct.pack("<I", 2)
 
 
-def test_slot_without_a_whole_image_is_refused(make: Make, image: bytes) -> None:
-    board = make({OTA_1: image[:-1]})
+def test_slot_without_a_whole_image_is_refused(esp32: Make, esp32_image: bytes) -> None:
+    board = esp32({OTA_1: esp32_image[:-1]})
     before = board.read_flash(OTADATA, 2 * SECTOR)
     said = run(board, "attempt(port.runtimes().set_boot, 1)")
     assert said == "refused ota-refused: ESP_ERR_OTA_VALIDATE_FAILED"
     assert board.read_flash(OTADATA, 2 * SECTOR) == before
 
 
-def test_runtime_that_is_not_confirmed_gets_one_start(make: Make, image: bytes) -> None:
-    board = make({OTA_1: image})
+def test_runtime_that_is_not_confirmed_gets_one_start(esp32: Make, esp32_image: bytes) -> None:
+    board = esp32({OTA_1: esp32_image})
     board.serial_log.wait_for("runs in 0")
     say(board, "port.runtimes().set_boot(1); port.reset()", "runs in 1")
     assert entries(board)[1].state == State.PENDING_VERIFY
@@ -288,8 +219,8 @@ def test_runtime_that_is_not_confirmed_gets_one_start(make: Make, image: bytes) 
     assert entries(board)[1].state == State.ABORTED
 
 
-def test_runtime_that_is_confirmed_stays(make: Make, image: bytes) -> None:
-    board = make({OTA_1: image})
+def test_runtime_that_is_confirmed_stays(esp32: Make, esp32_image: bytes) -> None:
+    board = esp32({OTA_1: esp32_image})
     board.serial_log.wait_for("runs in 0")
     say(board, "port.runtimes().set_boot(1); port.reset()", "runs in 1")
     run(board, "port.runtimes().mark_valid()")
@@ -297,8 +228,8 @@ def test_runtime_that_is_confirmed_stays(make: Make, image: bytes) -> None:
     say(board, "port.reset()", "runs in 1")
 
 
-def test_soft_reset_is_no_start_of_the_bootloader(make: Make, image: bytes) -> None:
-    board = make({OTA_1: image})
+def test_soft_reset_is_no_start_of_the_bootloader(esp32: Make, esp32_image: bytes) -> None:
+    board = esp32({OTA_1: esp32_image})
     board.serial_log.wait_for("runs in 0")
     say(board, "port.runtimes().set_boot(1); port.reset()", "runs in 1")
     since = len(board.serial_log)
@@ -308,9 +239,9 @@ def test_soft_reset_is_no_start_of_the_bootloader(make: Make, image: bytes) -> N
     assert entries(board)[1].state == State.PENDING_VERIFY
 
 
-def test_what_an_image_holds_is_what_runs(make: Make) -> None:
+def test_what_an_image_holds_is_what_runs(esp32: Make) -> None:
     changes: dict[str, str | None] = {"_boot.py": BOOT, "main.py": "print('another one')"}
-    board = make({OTA_1: runtime_image(DEFINITION, 2, changes)})
+    board = esp32({OTA_1: runtime_image(DEFINITION, 2, changes)})
     board.serial_log.wait_for("runs in 0")
     say(board, "port.runtimes().set_boot(1); port.reset()", "another one")
     assert board.running == 1
@@ -320,10 +251,10 @@ def test_what_an_image_holds_is_what_runs(make: Make) -> None:
 @pytest.mark.parametrize("variant", ["before", "torn", "after"])
 @pytest.mark.parametrize("operation", [1, 2])
 def test_power_can_fail_within_the_bootloader(
-    make: Make, image: bytes, operation: int, variant: str
+    esp32: Make, esp32_image: bytes, operation: int, variant: str
 ) -> None:
     """At the start that makes the chosen entry PENDING; a runtime comes up after it."""
-    board = make({OTA_1: image})
+    board = esp32({OTA_1: esp32_image})
     board.serial_log.wait_for("runs in 0")
     run(board, "port.runtimes().set_boot(1)")
     board.power_off()
@@ -337,151 +268,6 @@ def test_power_can_fail_within_the_bootloader(
     board.serial_log.wait_for("runs in", since=since)
     state = entries(board)[1].state
     assert (board.running == 1) == (state == State.PENDING_VERIFY)
-
-
-# -- causes of resets -----------------------------------------------------------------------------
-
-
-def test_causes_of_resets_are_told_apart(make: Make) -> None:
-    """MicroPython has one number for power-on and brownout; the port has a word for each."""
-    board = make()
-    board.serial_log.wait_for("cause power-on 1 marker 0x0")
-    say(board, "port.set_marker(0x1234); port.reset()", "cause reset 2 marker 0x1234")
-    say(board, "machine.deepsleep(10)", "cause reset 4 marker 0x1234")
-    since = len(board.serial_log)
-    board.send(b"from main import *; port.arm_watchdog(50)\r")
-    board.serial_log.wait_for("cause watchdog 3 marker 0x1234", since=since)
-    since = len(board.serial_log)
-    board.brownout()
-    board.serial_log.wait_for("cause brownout 1 marker 0x0", since=since)
-    since = len(board.serial_log)
-    board.reset()
-    board.serial_log.wait_for("cause power-on 1 marker 0x0", since=since)
-    seen = [reset.cause for reset in board.resets]
-    assert seen == ["power-on", "reset", "deep-sleep", "watchdog", "brownout", "power-on"]
-
-
-def test_marker_is_gone_where_the_application_used_the_memory(make: Make) -> None:
-    board = make()
-    line = 'port.set_marker(7); machine.RTC().memory(b"x" * 16); port.reset()'
-    say(board, line, "cause reset 2 marker 0x0")
-
-
-def test_marker_is_gone_where_a_bit_of_the_memory_fell(make: Make) -> None:
-    board = make()
-    for at in range(4, 16):
-        line = (
-            f"port.set_marker(7); m = bytearray(machine.RTC().memory()); m[{at}] ^= 1; "
-            "machine.RTC().memory(m); port.reset()"
-        )
-        say(board, line, "cause reset 2 marker 0x0")
-
-
-def test_watchdog_takes_over_from_the_bootloaders(tmp_path: Path) -> None:
-    """Ours may have longer than the 9 s of the bootloader's, which nobody feeds."""
-    changes: dict[str, str | None] = {"_boot.py": "import sys\nsys.path[:] = ['.frozen']\n"}
-    image = runtime_image(DEFINITION, 1, {**changes, "main.py": MAIN})
-    with VirtualEsp32Board(tmp_path, image=image) as board:
-        board.power_on()
-        board.serial_log.wait_for("runs in 0")
-        assert 0 < board.watchdog_left <= BOOT_WATCHDOG_S
-        said = run(
-            board,
-            """
-            config = 0x3FF4808C
-            before = machine.mem32[config]
-            port.arm_watchdog(20000)
-            after = machine.mem32[config]
-            machine.mem32[config] = 0
-            print(before ^ after, bin(after).count("1") > 1, machine.mem32[config] == after)
-            """,
-        )
-        # One bit of it; what else it holds stays, and nobody writes it by accident.
-        assert said == f"{1 << 31} True True"
-        assert board.watchdog_left > 15
-
-
-def test_uptime_goes_on_where_the_ticks_wrap(make: Make) -> None:
-    board = make()
-    said = run(
-        board,
-        """
-        import esp32_chip, time
-        first = port.uptime_ms()
-        seen = []
-        for _ in range(5):
-            esp32_chip.state["zero"] -= 1 << 28
-            seen.append(port.uptime_ms() - first >> 28)
-        print(seen, time.ticks_ms() < 1 << 30)
-        """,
-    )
-    assert said == "[1, 2, 3, 4, 5] True"
-
-
-# -- console, timers, radio -----------------------------------------------------------------------
-
-
-def test_random_numbers_switch_the_radio_on(make: Make) -> None:
-    board = make()
-    said = run(
-        board,
-        """
-        import network
-        radio = network.WLAN(network.STA_IF)
-        before = radio.active()
-        print(len(port.random(40)), before, radio.active())
-        radio.active(False)
-        port.random(1)
-        print(radio.active())
-        """,
-    )
-    assert said == "40 False True\nTrue"
-
-
-def test_random_numbers_are_refused_while_the_radio_stays_off(make: Make) -> None:
-    board = make()
-    said = run(
-        board,
-        """
-        import network
-        network.WLAN.active = lambda self, on=None: False
-        attempt(port.random, 4)
-        """,
-    )
-    assert said.startswith("refused random-radio")
-
-
-def test_interrupt_within_a_bracket_is_kept_and_told_once(make: Make) -> None:
-    board = make()
-    since = len(board.serial_log)
-    board.send(
-        b"from main import *\rimport time\rport.listen()\rdef hold():\r    port.kbd_intr(False)\r"
-        b"    print('he' + 'ld')\r    t = time.ticks_ms()\r"
-        b"    while time.ticks_diff(time.ticks_ms(), t) < 400:\r        pass\r"
-        b"    port.kbd_intr(True)\r    print('told', port.interrupted(), port.interrupted())\r\r"
-        b"hold()\r"
-    )
-    board.serial_log.wait_for("held", since=since)
-    board.send(b"\x03")
-    board.serial_log.wait_for("told True False", since=since)
-
-
-def test_timers_are_as_many_as_the_chip_has(make: Make) -> None:
-    board = make()
-    said = run(
-        board,
-        """
-        import time
-        calls = []
-        for _ in range(5):
-            attempt(port.start_timer, 20, calls.append)
-        until = time.ticks_add(time.ticks_ms(), 2000)
-        while len(calls) < 8 and time.ticks_diff(until, time.ticks_ms()) > 0:
-            time.sleep_ms(5)
-        print(len(calls) >= 8)
-        """,
-    )
-    assert said == "refused timers: too many timers\nTrue"
 
 
 # -- in a folder ----------------------------------------------------------------------------------

@@ -1,0 +1,53 @@
+"""Stage 0 has the radio's driver take its memory first, under a marker that blames no image."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tidemark import image, reasons, stage0
+
+
+def staged(monkeypatch: pytest.MonkeyPatch, seen: list[Any]) -> Any:
+    """Put a base into stage 0 that notes what is done with it."""
+
+    def ends(*args: Any) -> None:
+        seen.append("ends")
+        raise KeyboardInterrupt
+
+    def set_marker(number: int) -> None:
+        seen.append(reasons.decode(number))
+
+    base = SimpleNamespace(
+        slots=SimpleNamespace(release=lambda slot: SimpleNamespace(index=1, version="1.0.0")),
+        port=SimpleNamespace(set_marker=set_marker),
+        supervisor=SimpleNamespace(lease=lambda ms, reason: seen.append(reason)),
+        board=SimpleNamespace(LEASE_BOOT_MS=1),
+        regions={"slot_a": None},
+        prepare_radio=lambda: seen.append("driver"),
+        record=ends,
+        mode="normal",
+        why="no-image",
+        runtimes=None,
+    )
+    monkeypatch.setattr(stage0, "base", base)
+    monkeypatch.setattr(image, "mount", ends)
+    return base
+
+
+def test_driver_is_had_before_the_image_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    staged(monkeypatch, seen)
+    with pytest.raises(KeyboardInterrupt):
+        stage0._run_image(0)
+    assert seen == ["driver", "", "deadline", "ends"]
+
+
+def test_driver_of_a_rescue_is_had_under_the_same_marker(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    staged(monkeypatch, seen)
+    with pytest.raises(KeyboardInterrupt):
+        stage0._run_rescue()
+    assert seen == ["driver", "", "rescue", "ends"]
