@@ -162,7 +162,7 @@ class Base:
         A runtime's first boot keeps its own: the driver is a part of what is on trial.
         """
         if self.config and config.wifi(self.config)[0]:
-            if self.reason != "runtime":
+            if not self.arrived:
                 self.port.set_marker(reasons.encode("radio-start"))
             self.port.prepare_radio(self.reason != "radio-start")
 
