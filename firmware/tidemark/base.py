@@ -60,6 +60,7 @@ class Base:
         self.cause = port.reset_cause()
         self.reason = reasons.decode(port.marker())
         port.set_marker(0)
+        self.arrived = False  # in a candidate's first boot: another runtime is to judge it
         self.fault = None  # the TidemarkError that stopped the recovery
         self.safe = False  # state was lost: nothing is promised, so nothing is sent
         self.mode = "rescue"
@@ -166,7 +167,7 @@ class Base:
         A runtime's first boot keeps its own: the driver is a part of what is on trial.
         """
         if self.config and config.wifi(self.config)[0]:
-            if self.reason != "runtime":
+            if not self.arrived:
                 self.port.set_marker(reasons.encode("radio-start"))
             self.port.prepare_radio(self.reason != "radio-start")
 
@@ -285,10 +286,20 @@ class Base:
                 self.refuse(worn, "trial")  # the marker tells the next boot
         self.reset(reason)
 
+    def tell(self, word):
+        """In a pair's trial: journals how this boot ends, for the runtime that comes after it.
+        What marker that one reads is not known (runtimes.py)."""
+        if self.runtimes and (self.slots.trial_open or word == "restore"):
+            try:
+                self.runtimes.tell(word)
+            except StateError as error:
+                self.refuse(error, "runtime")
+
     def reset(self, reason):
         """A deliberate reset that leaves its reason in the register that survives it. Does not
         return."""
         self.record("reset", reason)
+        self.tell(reason)
         self.port.set_marker(reasons.encode(reason))
         print("tidemark: reset, reason %s" % reason)
         self.port.reset()

@@ -26,6 +26,9 @@ REASONS = (
     "radio-start",  # is left where its driver's start ends in a reset that nobody asked for
 )
 
+# Causes of a reset after which no marker is left.
+POWER = ("power-on", "brownout")
+
 
 def encode(reason):
     """The 32-bit marker for a reason of `REASONS`. Raises ValueError for any other word."""

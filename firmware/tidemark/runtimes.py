@@ -4,7 +4,7 @@
 
 import hashlib
 
-from tidemark import cbor
+from tidemark import cbor, reasons
 from tidemark.compat import const
 from tidemark.errors import FlashError, ImageError, SlotError, StateError
 from tidemark.otadata import PENDING, UNDEFINED, VALID, Otadata
@@ -18,6 +18,7 @@ WRITING = const(1)
 STAGED = const(2)
 
 _KEY = "runtime"
+_END_KEY = "runtime-end"
 _FORMAT = const(1)
 _CHUNK = const(1024)
 
@@ -50,6 +51,13 @@ def _is_record(record):
     return _is_uint(length) and _is_uint(index) and isinstance(version, str)
 
 
+def is_pending(port):
+    """True if the bootloader undoes what runs at the next hard reset. port: `.running` and
+    `.otadata` of the port's runtimes."""
+    charge = Otadata(port.otadata).in_charge()
+    return charge is not None and charge[1:] == (port.running, PENDING)
+
+
 class Runtimes:
     """The two runtime slots.
 
@@ -61,6 +69,7 @@ class Runtimes:
     def __init__(self, port, journal, index):
         self._port = port
         self._journal = journal
+        self.otadata = port.otadata
         self._otadata = Otadata(port.otadata)
         self._is_clear = False  # in this boot: the other entry is blank, the one in charge firm
         self.regions = port.regions
@@ -105,9 +114,8 @@ class Runtimes:
 
     @property
     def is_pending(self):
-        """True if the bootloader undoes what runs at the next reset."""
-        charge = self._otadata.in_charge()
-        return charge is not None and charge[1:] == (self.running, PENDING)
+        """True if the bootloader undoes what runs at the next hard reset."""
+        return is_pending(self)
 
     @property
     def on_candidate(self):
@@ -265,9 +273,71 @@ class Runtimes:
             return [(error.code, "runtime")]
         return [("runtime", "by cable")]
 
+    # The marker is a hint in a boot that another runtime's came before: RTC memory lies where each
+    # one's linker put it. It may be gone, or be this runtime's own of an earlier boot. What has to
+    # be known beyond that is in otadata and in the journal.
+
+    def told(self, first, cause, reason):
+        """The word that this boot was begun with.
+
+        first: whether it is the one that the bootloader grants what was chosen. cause: of its
+        reset. reason: of the marker.
+        """
+        if not first:
+            # It left for the confirmed one, which forgets this when it comes.
+            left = self.on_candidate and self._end() == "restore"
+            return "restore" if left and cause not in reasons.POWER else reason
+        if not self._known:
+            return reason if reason == "restore" else "runtime"
+        if self.on_candidate:
+            return "runtime"
+        if self.running != self.confirmed or cause in reasons.POWER:
+            return reason
+        return "restore"
+
     def has_arrived(self, reason):
-        """True in the first boot of a candidate: the boot of its trial goes on in it."""
-        return reason == "runtime" and self.on_candidate
+        """True in the first boot of a candidate: the boot of its trial goes on in it. reason: of
+        `told`."""
+        return reason == "runtime" and (self.on_candidate or not self._known)
+
+    def tell(self, word):
+        """In a candidate's boot: journals what the former runtime is to know of it, should that
+        come next. Raises StateError."""
+        if self.on_candidate and self._end() != word:
+            self._journal.put(_END_KEY, word.encode())
+
+    def came_back(self, cause, reason):
+        """How the boot ended that came before this one, if it was another runtime's: its word, ""
+        if it left none; None if it was this runtime's own.
+
+        cause, reason: of this boot. Call once a boot: what was journalled is forgotten.
+        """
+        if self.running != self.confirmed:
+            # A candidate judges its own boots. Of a fallback's marker nobody knows how old it is.
+            return None if self.on_candidate else "restore"
+        end = self._end()
+        if end is None:
+            return reason if reason == "runtime" else None
+        self._forget_end()
+        if reason in ("", "runtime") and cause not in reasons.POWER:
+            return end
+        return reason  # by memory that both share: it was "runtime" when this one left
+
+    def _end(self):
+        """What the journal holds of the candidate's last boot: a word of `reasons`, or None."""
+        raw = self._journal.get(_END_KEY)
+        if raw is None:
+            return None
+        for word in reasons.REASONS:
+            if raw == word.encode():
+                return word
+        return ""
+
+    def _forget_end(self):
+        try:
+            self._journal.delete(_END_KEY)
+        except StateError:
+            pass  # it costs the next fault its count; this journal takes no count either
 
     def enter(self, app, reason):
         """What the board is to be reset with before `app` may run: "" if it may run now.
@@ -300,6 +370,11 @@ class Runtimes:
             raise ImageError("runtime-digest", "runtime %d" % candidate.index)
         self._firmly(self._otadata.affirm)
         self._port.set_boot(candidate.slot)
+        try:
+            # Until the candidate says otherwise: it did not get to its application.
+            self._journal.put(_END_KEY, b"runtime")
+        except StateError:
+            pass  # the marker says so, too
         return "runtime"
 
     def restore(self, reason):
@@ -359,4 +434,5 @@ class Runtimes:
         if not candidate or not confirmed or candidate.app != confirmed.digest:
             return []
         self._save([candidate.slot, candidate.index, candidate.digest], None)
+        self._forget_end()
         return [("runtime", candidate.version)]

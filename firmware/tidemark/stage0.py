@@ -39,9 +39,10 @@ def _begin(platform, board):
     # Only now: whatever is wrong from here on, the lease ends and the board tries again. A boot
     # that runs no main.py belongs to a person, however it ends; `run` takes this back.
     word = "lease"
-    if reasons.decode(platform.marker()) == _RUNTIME:
+    first, marked = _is_first(platform), reasons.decode(platform.marker())
+    if marked == _RUNTIME or (first and marked != "restore"):
         # A runtime's first boot, or the one after it: nobody waits on its console. Should this
-        # base fail or hang, the former runtime finds the word and rejects the pair.
+        # base fail or hang, the former runtime comes back and rejects the pair.
         word = _RUNTIME
         supervisor.lease(board.LEASE_BOOT_MS, word)
     base = Base(platform, board, supervisor)
@@ -52,6 +53,25 @@ def _begin(platform, board):
         base.fault = error
     except Exception as error:  # a record of our own that does not mean what it should
         base.fault = StateError("state-unreadable", type(error).__name__)
+    if base.runtimes:
+        base.reason = base.runtimes.told(first, base.cause, base.reason)
+        base.arrived = base.runtimes.has_arrived(base.reason)
+
+
+def _is_first(platform):
+    """Whether this is the one boot that the bootloader grants a runtime that was chosen: from NEW
+    to PENDING it goes once. A soft reset is no boot of its."""
+    try:
+        found = platform.runtimes()
+        if not found or platform.reset_cause() == "soft":
+            return False
+        from tidemark.runtimes import is_pending
+
+        return is_pending(found)
+    except TidemarkError:
+        return False  # whatever it is, it stops `Base` as well
+    except Exception:  # a base without its parts never was confirmed
+        return True
 
 
 def _mount_files(base):
@@ -89,7 +109,7 @@ def run():
             _leave_to_person()  # the runtime that it told of is gone again
         print("tidemark: not provisioned; waits on this console")
         return
-    if base.reason != _RUNTIME:
+    if not base.arrived:
         base.port.set_marker(0)
         # From here on somebody must take over soon: the application's first health mark ends this
         # lease. In a runtime's first boot the lease and marker of `_begin` do until then.
@@ -108,6 +128,7 @@ def run():
 
 
 def _leave_to_person():
+    base.tell("lease")
     base.port.set_marker(reasons.encode("lease"))
     base.supervisor.lease(base.board.LEASE_REPL_MS, "lease")
 
@@ -121,8 +142,10 @@ def _choose():
     try:
         if base.runtimes:
             base.record_all(base.runtimes.settle(base.slots.confirmed_release))
-        if not base.runtimes or not base.runtimes.has_arrived(base.reason):
-            base.record_all(base.slots.resolve(base.cause, base.reason))
+        # The boot of a trial goes on in the candidate. A loss of power in between counts: an entry
+        # whose write it cut off may be granted more than once.
+        if not base.arrived or base.cause in reasons.POWER:
+            _resolve()
         while True:
             slot, why = base.slots.choose()
             # What this choice ended, or what the last boot ended and could not tell any more.
@@ -152,6 +175,19 @@ def _choose():
         return slots.NONE
 
 
+def _resolve():
+    reason = "" if base.arrived else base.reason
+    if base.runtimes:
+        word = base.runtimes.came_back(base.cause, reason)
+        if word is not None:
+            # Another runtime ran last, with another application: an end that it could tell is in
+            # the journal, and nothing of it counts against what is confirmed.
+            if not base.slots.trial_open:
+                return
+            reason = word
+    base.record_all(base.slots.resolve(base.cause, reason))
+
+
 def _enter_runtime(release):
     """Whether `release` may run now. Does not return when another runtime is to run it; raises
     SlotError "runtime-lost"."""
@@ -177,12 +213,18 @@ def _enter_runtime(release):
     return True
 
 
+def _hand_over():
+    """What ends this boot from here on is the image's doing, a boot lease that runs out its missed
+    deadline, not a forgotten console."""
+    base.tell("")
+    base.port.set_marker(0)
+    base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+
+
 def _run_image(slot):
     release = base.slots.release(slot)
     base.prepare_radio()
-    # A boot lease that runs out now is the image's missed deadline, not a forgotten console.
-    base.port.set_marker(0)
-    base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+    _hand_over()
     what = ("ab"[slot], release.index, release.version, base.mode)
     print("tidemark: slot %s, release %d (%s), %s" % what)
     try:

@@ -25,7 +25,7 @@ _ERASURES_MAX = const(4)  # of a slot for one digest, within
 _WINDOW_S = const(86_400)  # this uptime
 _AGE_STEP_S = const(3600)
 _HASH_SLICE = const(4096)
-_MAGIC = const(0xE9)  # of an image that ESP-IDF's bootloader starts
+_ESP_MAGIC = const(0xE9)  # an ESP-IDF image's first byte: esp_app_format.h, ESP_IMAGE_HEADER_MAGIC
 
 
 class Progress:
@@ -317,53 +317,60 @@ class Updater:
         runtimes.restore("")
 
     def _fetch_runtime(self, path, release, slot):
+        """A runtime's bytes into its slot, the first page last.
+
+        What starts is not for us to say: the bootloader takes any image that holds its own
+        checksum, which a mirror can make. Without its first page it is none, and that page comes
+        once the digest holds of what the flash has.
+        """
         progress = self._runtime_progress
         region = self.runtimes.regions[slot]
-        # What the bootloader starts is not for us to say: it asks the image for its own checksum.
         head = bytearray(min(region.page, release.length))
-        yield from self._fetch(path, release, region, 0, progress, head)
-        # Once more, as the flash holds it now: what was downloaded was hashed on its way.
-        whole = yield from self._is_whole(release, slot)
+        whole = False
+        if progress.good >= release.length:
+            # Its first page is there, too, unless the power failed ahead of it.
+            region.read_into(0, head)
+            whole = yield from self._is_whole(release, slot, head)
+            if not whole and not region.is_blank(0, len(head)):
+                progress.good = 0  # torn: no page is programmed twice with different bytes
+        if not whole:
+            yield from self._fetch(path, release, region, 0, progress, head)
+            # Once more, as the flash holds it now: what was downloaded was hashed on its way.
+            whole = yield from self._is_whole(release, slot, head)
         if not whole:
             progress.good = 0
             progress.save()
             raise ImageError("runtime-digest", "runtime %d" % release.index)
+        # Programmed again if it was there: its write may have been cut off, and read well today.
+        _program(region, 0, head)
 
-    def _is_whole(self, release, slot):
-        """Whether a runtime slot holds this `Release`."""
-        hasher = hashlib.sha256()
-        yield from self._rehash(self.runtimes.regions[slot], 0, release.length, hasher)
+    def _is_whole(self, release, slot, head=b""):
+        """Whether `head` and what a runtime slot holds behind it are this `Release`."""
+        hasher = hashlib.sha256(head)
+        size = release.length - len(head)
+        yield from self._rehash(self.runtimes.regions[slot], len(head), size, hasher)
         return hasher.digest() == release.digest
 
-    def _fetch(self, path, release, region, base, progress, head=None):
+    def _fetch(self, path, release, region, base, progress, head=b""):
         """The target's bytes into `region` from `base` on, as far as they are missing.
 
-        head: buffer of the first page, which is programmed last, once the digest of it all is
-        known to be right: until then the region holds nothing that starts, whatever was served.
+        head: buffer for the first of them, a page at most, which are left to the caller.
         """
         hasher = hashlib.sha256()
-        start = 0
-        if progress.good >= release.length:
-            head = None
-        elif head and progress.good:
-            # Good in part is never good with its head: that is somebody else's.
-            if region.view(base, 1)[0] != _MAGIC:
-                start = len(head)
-                yield from self._first(path, release, head)
-                hasher.update(head)
-            else:
-                progress.good = 0
-        yield from self._rehash(region, base + start, progress.good - start, hasher)
+        if head and region.view(base, 1)[0] == _ESP_MAGIC:
+            progress.good = 0  # another image's: nothing may come behind it
+        known = 0
+        if head and progress.good:
+            yield from self._first(path, release, head)
+            hasher.update(head)
+            known = len(head)
+        yield from self._rehash(region, base + known, progress.good - known, hasher)
         if progress.good < release.length:
             yield from self._download(path, release, region, base, progress, hasher, head)
         if hasher.digest() != release.digest:
             progress.good = 0
             progress.save()
             raise TrustError("target-hash", "the mirror served something else")
-        if head:
-            _program(region, base, head)
-            progress.good = release.length
-            progress.save()
 
     def _first(self, path, release, head):
         """The first bytes of a target whose later ones are in the slot already."""
@@ -382,7 +389,8 @@ class Updater:
             yield
 
     def _download(self, path, release, region, base, progress, hasher, head):
-        """Bytes from `progress.good` on, each sector erased just before it is programmed.
+        """Bytes from `progress.good` on, each sector erased just before it is programmed; the
+        first ones go into `head`.
 
         A run that erases something and gains no sector counts as an erasure of the slot, so that a
         mirror which always breaks off can't wear the flash out; a run that gains some only counts
@@ -409,12 +417,10 @@ class Updater:
                 if at % sector == 0:
                     region.erase((base + at) // sector)
                     yield
-                held = 0
-                if head and not at:
-                    held = len(head)
+                held = 0 if at else len(head)
+                if held:
                     head[:] = buf[:held]
-                if held < size:
-                    _program(region, base + at + held, buf[held:size])
+                _program(region, base + at + held, buf[held:size])
                 hasher.update(buf[:size])
                 at += size
                 if at % sector == 0 and at - progress.good >= _MARK_SECTORS * sector:
@@ -427,9 +433,7 @@ class Updater:
             raise
         finally:
             response.close()
-        # With its head still to come the slot counts for nothing: one whose write was cut off may
-        # read well now and blank later, so whoever goes on begins with erasing it.
-        progress.good = 0 if head else at
+        progress.good = at
         if resumed:
             progress.erasures -= 1
         progress.save()

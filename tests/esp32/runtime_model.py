@@ -19,6 +19,7 @@ from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32 import flash as host
 from tidemark_host.esp32.bootloader import Layout
 from tidemark_host.esp32.encryption import EncryptedNor
+from tidemark_host.esp32.image import ESP32, Segment, make_image
 from tidemark_host.esp32.ota_ops import IDF_5_4, OtaError, OtaOps, Rules
 from tidemark_host.esp32.otadata import OtadataError
 
@@ -62,6 +63,11 @@ def runtime(number: int) -> bytes:
     return tiny.image(number)
 
 
+def large(number: int) -> bytes:
+    """A runtime of more than a sector, so that it can be there in part."""
+    return make_image([Segment(ESP32.ram, bytes(n * n % (251 + number) for n in range(4608)))])
+
+
 def release(number: int, attempt: int = 0) -> Any:
     data = app(number)
     return Release(hashlib.sha256(data).digest(), len(data), number, attempt, f"{number}.0")
@@ -79,7 +85,10 @@ class Story:
     to stage 0. `fault`: where its base fails ("made", "read", "hangs", "loops", "known", "choice",
     "chooses" for ever, "link", "blank": without provisioning), once so many trials (`sound`) have
     begun and until the pair may be confirmed; `former`: where the old one's fails from then on.
-    `start`: slot of the old runtime. `blank`: otadata as it comes from the factory.
+    `start`: slot of the old runtime. `blank`: otadata as it comes from the factory. `served`: what
+    the mirror has for the runtime's bytes instead, by request of a life, the last for ever.
+    `memory`: where the linker put the marker in either runtime. "own": at two places, and each
+    keeps what it wrote there; "lost": what one writes destroys the other's; "shared": at one.
     """
 
     trials: tuple[str, ...] = ("confirm",)
@@ -91,6 +100,8 @@ class Story:
     former: str = ""
     start: int = 0
     blank: bool = False
+    served: tuple[bytes, ...] = ()
+    memory: str = "own"
     rules: Rules = IDF_5_4
 
 
@@ -98,7 +109,8 @@ class Story:
 class Known:
     """What the world knows between two lives."""
 
-    marker: int = 0
+    marker: int = 0  # in RTC memory, of the old runtime or of both
+    other: int = 0  # of the new one, if it has its own
     cause: str = "power-on"
     confirmed: int = OLD  # the release, once slots.confirm has returned or its record was seen
     marked: bool = False  # the new runtime: mark_valid has begun
@@ -155,6 +167,7 @@ class Client:
     def __init__(self, story: Story) -> None:
         self._files: dict[str, bytes] = {}
         self._entries: dict[str, Any] = {}
+        self._served = list(story.served)
         self._add(f"{BOARD}/app-{NEW}.romfs", app(NEW), "app", min_runtime=NEW)
         self._add(f"{BOARD}/runtime-{NEW}.bin", story.image, "runtime")
         root = SimpleNamespace(signed={"consistent_snapshot": False})
@@ -180,7 +193,10 @@ class Client:
 
     def get(self, path: str, start: int, size: int) -> Generator[None, None, _Response]:
         yield
-        return _Response(self._files[path], start)
+        data = self._files[path]
+        if self._served and "/runtime-" in path:
+            data = self._served.pop(0) if len(self._served) > 1 else self._served[0]
+        return _Response(data, start)
 
 
 class PortRuntimes:
@@ -215,12 +231,16 @@ class PortRuntimes:
 
 
 class Port:
-    """A chip's registers over the flash. The marker outlives each reset but a loss of power."""
+    """A chip's registers over the flash. The markers outlive each reset but a loss of power."""
 
     kbd_intr = None
 
     def __init__(self, life: Life, running: int) -> None:
         self._life = life
+        is_old = running == life.story.start
+        self._own = "marker" if is_old or life.story.memory == "shared" else "other"
+        if life.story.memory == "lost":
+            life.knows(**{"other" if is_old else "marker": 0})
         self._runtimes = PortRuntimes(life, running)
         self._now = 1000
         self._tick: Callable[[], None] = lambda: None
@@ -235,10 +255,10 @@ class Port:
         return self._life.known.cause
 
     def marker(self) -> int:
-        return self._life.known.marker
+        return getattr(self._life.known, self._own)
 
     def set_marker(self, number: int) -> None:
-        self._life.knows(marker=number)
+        self._life.knows(**{self._own: number})
 
     def arm_watchdog(self, ms: int) -> None:
         pass

@@ -42,7 +42,7 @@ from tidemark.slots import CONFIRMED
 from tidemark.updater import Updater
 from tidemark_host.boards.nor import BEFORE, TORN, PowerCut
 from tidemark_host.esp32 import otadata
-from tidemark_host.esp32.bootloader import Bootloader
+from tidemark_host.esp32.bootloader import BootError, Bootloader
 from tidemark_host.esp32.otadata import State
 
 LIVES = 60  # without a cut, until a board has to be at rest
@@ -129,6 +129,9 @@ class Life:
         self.knows(lives=self.known.lives + 1)
         if self.known.lives > LIVES:
             raise Violation(f"no rest after {LIVES} lives")
+        if self.known.cause == "power-on":
+            self.knows(marker=0, other=0)
+        self._decays()
         boot = Bootloader(self.flash, LAYOUT).boot()
         slot = boot.index
         # An image that is none starts nowhere; what starts is one of two.
@@ -147,6 +150,19 @@ class Life:
             self.knows(cause="watchdog")
         finally:
             self.flash.life = None
+
+    def _decays(self) -> None:
+        """Whichever runtime decays now: what would start was authorised, or nothing does."""
+        for region in LAYOUT.ota:
+            flash = self.flash.twin()
+            flash._buf[region.offset + 40] ^= 0x20  # type: ignore[reportPrivateUsage]
+            try:
+                boot = Bootloader(flash, LAYOUT).boot()
+            except BootError:
+                continue
+            held = flash.view(LAYOUT.ota[boot.index].offset, boot.image.length)
+            if held not in (runtime(OLD), self.story.image):
+                raise Violation(f"slot {boot.index} would start bytes that nobody authorised")
 
     def _started(self, number: int) -> None:
         known = self.known
@@ -199,8 +215,7 @@ class Life:
         """In place of stage 0's: a romfs image is no part of this."""
         module: Any = stage0
         base = module.base
-        base.port.set_marker(0)
-        base.supervisor.lease(base.board.LEASE_BOOT_MS, "deadline")
+        module._hand_over()
         if base.fails == "link":
             base.mode, base.why = "rescue", "base-fault"
             module._run_rescue()
@@ -226,13 +241,13 @@ class Life:
         ends = trials[min(self.known.trials, len(trials) - 1)]
         self.knows(trials=min(self.known.trials + 1, len(trials)))
         if ends == "power":
-            self.knows(cause="power-on", marker=0)
+            self.knows(cause="power-on")
             raise Reset
         if ends == "watchdog":
             raise Hang
         if ends == "deadline":
             base.port.set_marker(reasons.encode("deadline"))
-            raise Hang
+            base.port.reset()  # from a timer's callback, in which nothing is written
         if ends == "repl":
             raise KeyboardInterrupt
         if ends == "crash":
@@ -264,6 +279,8 @@ class Life:
     def _normal(self, base: Any) -> None:
         """A confirmed release: acknowledged, looks for updates, repeats a trial."""
         slots = base.slots
+        if slots.crashes:
+            raise Violation("a fault is counted of an application that had none")
         slots.acknowledged(1000)
         if slots.retry_due:
             base.reset("trial" if slots.retries else "update")
@@ -403,7 +420,7 @@ def _stays(
 ) -> None:
     """What is at rest comes to the same rest after the power was off; a mark of the former runtime
     that was cut off may take a restoration more. Raises Violation."""
-    known = replace(point.known, rest="", lives=0, marker=0, cause="power-on")
+    known = replace(point.known, rest="", lives=0, marker=0, other=0, cause="power-on")
     again = replace(point, known=known)
     while not again.known.rest:
         again = _lived(flash, story, again, choice, seen, kind)[1]
@@ -433,7 +450,7 @@ def _lived(
     try:
         life.live()
     except PowerCut:
-        life.knows(marker=0, cause="power-on", lives=0)
+        life.knows(marker=0, other=0, cause="power-on", lives=0)
     except (Exception, Violation) as error:
         raise Violation(f"{type(error).__name__}: {error}\n  " + "\n  ".join(path)) from error
     sectors = flash.sectors

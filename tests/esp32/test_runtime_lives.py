@@ -10,17 +10,30 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.esp32.runtime_model import LAYOUT, SECTOR, Known, Story, Violation, Watched
+from tests.esp32.runtime_model import (
+    LAYOUT,
+    SECTOR,
+    Known,
+    Port,
+    Story,
+    Violation,
+    Watched,
+    large,
+)
 from tests.esp32.runtime_world import FIRM, Life, explore, made, settle
-from tidemark import reasons
+from tidemark import reasons, stage0
+from tidemark.errors import FlashError
 from tidemark.otadata import in_charge
 from tidemark_host.boards.nor import NEW as DONE
 from tidemark_host.boards.nor import OLD as UNDONE
 from tidemark_host.boards.nor import READINGS, TORN, PowerCut
 from tidemark_host.esp32 import otadata
+from tidemark_host.esp32.bootloader import Bootloader
 from tidemark_host.esp32.ota_ops import IDF_5_5
 from tidemark_host.esp32.otadata import Entry, State
 
@@ -55,10 +68,51 @@ STORIES = {
 }
 
 
+# What is told otherwise where the former runtime can't read what the new one marked.
+UNTOLD = {"rejected: deadline": "rejected: reset"}
+MEMORIES = ("own", "lost", "shared")
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("name", STORIES)
-def test_a_pair_is_confirmed_or_undone_together(name: str) -> None:
+def test_a_pair_is_confirmed_or_undone_together(name: str, memory: str) -> None:
     story, rest = STORIES[name]
-    assert settle(made(story, weak=False), story).rest == rest
+    if memory != "shared":
+        rest = UNTOLD.get(rest, rest)
+    assert settle(made(story, weak=False), replace(story, memory=memory)).rest == rest
+
+
+def test_who_looks_for_a_first_boot() -> None:
+    """A base whose parts are missing was never confirmed; a flash that fails is nobody's first."""
+    story = Story()
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=2)
+    Bootloader(flash, LAYOUT).boot()
+    port: Any = Port(Life(flash, story, known), 1)
+    assert stage0._is_first(port)
+    assert not stage0._is_first(Port(Life(flash, story, known), 0))
+    port.reset_cause = lambda: "soft"
+    assert not stage0._is_first(port)
+
+    def fails(error: Exception) -> Any:
+        raise error
+
+    assert stage0._is_first(SimpleNamespace(runtimes=lambda: fails(ImportError())))
+    assert not stage0._is_first(SimpleNamespace(runtimes=lambda: fails(FlashError("table"))))
+    assert not stage0._is_first(SimpleNamespace(runtimes=lambda: None))
+
+
+def test_loss_of_power_between_choice_and_first_boot_counts() -> None:
+    story = Story(trials=("power",))
+    flash = made(story, weak=False)
+    known = settle(flash, story, lives=2)
+    for cause, counted in (("reset", 0), ("power-on", 1)):
+        twin = Watched(bytearray(flash.view(0, flash.size)))
+        twin.sectors = []
+        life = Life(twin, story, replace(known, cause=cause))
+        life.live()
+        slots = life.base(1, 2).slots
+        assert (slots.trial_open, slots.power_boots) == (True, counted)
 
 
 SEARCHED = (
@@ -125,6 +179,27 @@ def test_no_two_power_cuts_break_a_pair(name: str, hard: bool) -> None:
     assert {found.split(":")[0] for found in seen.rests} == {rest.split(":")[0]}
 
 
+FORGED = Story(image=large(0), served=(large(1), large(0)))
+
+
+def test_nothing_that_a_mirror_forged_starts_if_the_confirmed_runtime_decays() -> None:
+    """Each life begins with that question (Life._decays): the bootloader takes forged bytes, too,
+    if they hold their own checksum."""
+    assert settle(made(FORGED, weak=False), FORGED).rest == "confirmed"
+    for_ever = replace(FORGED, served=(large(1),))
+    flash = made(for_ever, weak=False)
+    known = settle(flash, for_ever)
+    assert known.rest == "target-hash"
+    again = replace(known, rest="", lives=0)
+    assert settle(flash, for_ever, again).rest == "target-hash"
+
+
+def test_no_power_cut_has_what_a_mirror_forged_start() -> None:
+    seen = explore(made(FORGED, weak=True), FORGED, 1, (UNDONE, DONE))
+    assert seen.rests == {"confirmed"}
+    assert seen.cuts > 200
+
+
 # -- what is not a power cut
 
 
@@ -188,15 +263,20 @@ def test_a_former_runtime_that_decayed_ends_in_rescue_not_in_a_loop() -> None:
         life.live()
     flash.power_up({})
     _decay(flash, LAYOUT.ota[0].offset + 40)
-    known = replace(life.known, marker=0, cause="power-on")
+    known = replace(life.known, cause="power-on")
     with pytest.raises(Violation, match="rescue: runtime-lost"):
         settle(flash, story, known)
 
 
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("former", ["read", "known"])
 @pytest.mark.parametrize("fault", ["known", "choice", "link"])
-def test_two_runtimes_whose_bases_fail_do_not_take_turns(fault: str, former: str) -> None:
-    story = Story(trials=("confirm", "confirm"), fault=fault, former=former, sound=1)
+def test_two_runtimes_whose_bases_fail_do_not_take_turns(
+    fault: str, former: str, memory: str
+) -> None:
+    story = Story(
+        trials=("confirm", "confirm"), fault=fault, former=former, sound=1, memory=memory
+    )
     flash = made(story, weak=False)
     known = settle(flash, story, lives=2)
     # Marked VALID; not yet affirmed, let alone confirmed.
@@ -205,11 +285,15 @@ def test_two_runtimes_whose_bases_fail_do_not_take_turns(fault: str, former: str
     with pytest.raises(PowerCut):
         life.live()
     flash.power_up({})
-    # The new one is VALID and not confirmed: it brings the former one back, which stays.
-    known = replace(life.known, marker=0, cause="power-on")
-    with pytest.raises(Violation, match=r"rescue: (state-unreadable|flash-worn)"):
+    known = replace(life.known, cause="power-on")
+    # The new one is VALID and not confirmed: it brings the former one back, which stays if it
+    # knows that it was brought: by the journal, or by a marker. Else the new one stays.
+    stays = former == "known" or memory == "shared"
+    why = "state-unreadable|flash-worn" if stays else "flash-worn|TypeError|base-fault"
+    with pytest.raises(Violation, match=rf"rescue: ({why})"):
         settle(flash, story, known)
-    assert in_charge(_entries(flash))[1:] == (story.start, State.PENDING_VERIFY)
+    last = (story.start, State.PENDING_VERIFY) if stays else (1 - story.start, State.VALID)
+    assert in_charge(_entries(flash))[1:] == last
 
 
 def test_a_former_runtime_without_provisioning_waits_for_a_person() -> None:

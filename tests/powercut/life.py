@@ -85,7 +85,7 @@ class Life:
         self.boots = 0
         self.operations = 0
         self.sent = 0  # times the board sent something: what the outside could have seen
-        self.marker = 0
+        self._markers: dict[int, int] = {}
         self.log = b""  # of the boots before this one
         self.chip: Chip | None = None  # of a board with a bootloader of its own
         self._hangs = False  # the runtime does not get to stage 0
@@ -129,13 +129,19 @@ class Life:
 
     # -- power
 
+    @property
+    def marker(self) -> int:
+        """What the runtime that was started last has in its RTC memory: two builds have it at two
+        places, and find there what each of them wrote itself."""
+        return self._markers.get(self.chip.index if self.chip else 0, 0)
+
     def start(self, cause: str = "power-on", raw: bool = False) -> None:
         """Begin a boot. `raw`: as a soft reset into the raw REPL, without main.py.
 
         Raises bootloader.BootError when a bootloader finds nothing to start.
         """
         if cause == "power-on":
-            self.marker = 0
+            self._markers.clear()
         self.boots += 1
         if self.chip and cause != "soft":
             operations = self.operations
@@ -226,7 +232,7 @@ class Life:
             info = struct.pack("<16sIIIIII", nonce, *numbers)
             self._answer(info, CAUSES.index(self._cause), int(self._raw))
         elif op == _MARKER:
-            self.marker = arg
+            self._markers[self.chip.index if self.chip else 0] = arg
             self._answer()
         elif op == _CONNECT:
             number = self.network.connect(payload.decode(), arg)

@@ -127,6 +127,7 @@ class Oracle:
     owed: set[tuple[int, int]] = field(default_factory=set)  # readings that must arrive
     confirmed: int = 0  # the highest release that was ever told to be confirmed
     trial_boots: dict[int, int] = field(default_factory=dict)
+    last_trial: list[Any] | None = None  # as the flash had it at the last start
     rejected: set[int] = field(default_factory=set)
     epoch: int = 0  # the highest that left the board
     messages: int = 0
@@ -205,6 +206,11 @@ class Oracle:
 
     def started(self, flash: NorFlash, slot: int, state: State | None) -> None:
         """A bootloader started a runtime slot. I3, I4, I5."""
+        last = state.last_trial if state else None
+        if last and last != self.last_trial:
+            # Journalled, and the power failed before it was printed: the next trial counts anew.
+            self.last_trial = last
+            self.trial_boots.pop(last[0], None)
         if self.pairs:
             self.pairs.started(flash, slot, self._release(state))
 

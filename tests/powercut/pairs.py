@@ -13,6 +13,7 @@ from tests.powercut.esp32 import Runtime, image_in, read
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32.bootloader import BootError, Bootloader, Layout
 
+_IN_IMAGE = 64  # any byte that an image's checksum covers
 _STARTS = 20  # of a runtime on trial: 18 trial boots, and what a rejection needs to undo it
 
 
@@ -35,6 +36,7 @@ class Pairs:
         image = image_in(flash, self._layout.ota[slot])
         if image not in self._published:
             raise Broken("I3", f"ota_{slot} runs bytes that nobody has published")
+        self.decays(bytes(flash.view(0, flash.size)))
         self.slot, self.index = slot, read(image)[0]
         self._slots[self.index] = slot
         need = self.runtime_of[confirmed]
@@ -67,8 +69,26 @@ class Pairs:
                 if slot == self._slots.get(self.runtime_of[confirmed]):
                     raise Broken("I3", f"writes into the runtime of release {confirmed}")
 
+    def decays(self, content: bytes) -> None:
+        """Whichever runtime decays now: what starts then was published, or nothing does. I3.
+
+        The bootloader takes any image that holds its own checksum.
+        """
+        for region in self._layout.ota:
+            decayed = bytearray(content)
+            decayed[region.offset + _IN_IMAGE] ^= 1
+            flash = NorFlash(decayed)
+            try:
+                slot = Bootloader(flash, self._layout).boot().index
+            except BootError:
+                continue
+            if image_in(flash, self._layout.ota[slot]) not in self._published:
+                raise Broken("I3", f"ota_{slot} would start bytes that nobody has published")
+
     def check(self, content: bytes, confirmed: int) -> None:
-        """At the end: this reset and the next start the confirmed release's runtime. I3."""
+        """At the end: this reset and the next start the confirmed release's runtime, none starts
+        another's bytes. I3."""
+        self.decays(content)
         flash = NorFlash(bytearray(content))
         for _ in range(2):
             try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.powercut import esp32
 from tests.powercut.broken import Broken
-from tests.powercut.setting import PAIRS, PLAIN, Setting
+from tests.powercut.setting import FORGED_RUNTIME, PAIRS, PLAIN, Setting
 from tests.powercut.world import READINGS, World
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.esp32 import otadata
@@ -267,6 +267,10 @@ def publish(setting: Setting) -> None:
         content = setting.images[image]
         repository.add(content, board=board.name, version="2.0.0", min_runtime=least)
         repository.publish()
+    forged = setting.mirror(board.name, "pair-forged")
+    shutil.copytree(setting.mirror(board.name, "pair"), forged)
+    file = Repository.open(forged, keys).target_path(board.name, 2, kind="runtime")
+    file.write_bytes(FORGED_RUNTIME.image)
 
 
 def _offered(image: str) -> Callable[[World], None]:
@@ -381,6 +385,16 @@ def _new_is_valid(world: World) -> bool:
     return otadata.slot_of(entries[index].seq, 2) == 1
 
 
+def _forged(world: World) -> None:
+    """The mirror serves another runtime than the signed one: release 1 says so, and runs on."""
+    world.power_on()
+
+    def goal(w: World) -> bool:
+        return _reported(1)(w) and w.told[_UPDATE] in ("target-hash", "erase-limit")
+
+    world.run(goal, "release 1 reports what the mirror served")
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "birth": Scenario("first boot: the board makes its key", _factory, _birth, True),
     "provision": Scenario("provisioning, to the first report", _factory, _provision),
@@ -417,6 +431,13 @@ SCENARIOS: Mapping[str, Scenario] = {
         "an application with its runtime, from a blank otadata to confirmation",
         _fresh_otadata,
         _updates,
+        erases=("otadata", "ota_1"),
+        board=esp32.NAME,
+    ),
+    "runtime-forged": Scenario(
+        "a runtime in the signed one's place: nothing of it would start",
+        _offered("pair-forged"),
+        _forged,
         erases=("otadata", "ota_1"),
         board=esp32.NAME,
     ),

@@ -99,6 +99,7 @@ IMAGES: Mapping[str, str] = {
 OLD_RUNTIME, NEW_RUNTIME = esp32.runtime(1), esp32.runtime(2)
 HANGING_RUNTIME = esp32.runtime(2, sound=False)
 RUNTIMES = (OLD_RUNTIME, NEW_RUNTIME, HANGING_RUNTIME)
+FORGED_RUNTIME = esp32.runtime(3)  # what a mirror serves in the place of runtime 2
 # On an ESP32 release 2 comes with runtime 2: by mirror, the image and the runtime.
 PAIRS: Mapping[str, tuple[str, esp32.Runtime]] = {
     "pair": ("good", NEW_RUNTIME),

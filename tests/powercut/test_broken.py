@@ -134,6 +134,18 @@ R.promote = promotes
         (_marks_late, "before"),
     ),
     Variant(
+        "a runtime's first page is programmed once its digest holds",
+        "runtime-forged",
+        """
+from tidemark import updater
+def fetches(self, path, release, slot):
+    region = self.runtimes.regions[slot]
+    yield from self._fetch(path, release, region, 0, self._runtime_progress)
+updater.Updater._fetch_runtime = fetches
+""",
+        "I3: ota_1 would start bytes that nobody has published",
+    ),
+    Variant(
         "a runtime that did not get to stage 0 is rejected",
         "runtime-crash",
         "slots._FAULT_REASONS = slots._FAULT_REASONS[:-1]",

@@ -161,6 +161,18 @@ def test_judge_looks_at_what_would_start_in_the_end() -> None:
             judge.check(content, confirmed)
 
 
+def test_judge_looks_at_what_would_start_if_a_runtime_decays() -> None:
+    planted = Flash(OLD_RUNTIME, runtime(3)).names(1)
+    with pytest.raises(Broken, match=r"I3: ota_1 would start"):
+        _judge().started(planted.nor, 0, 1)
+    with pytest.raises(Broken, match=r"I3: ota_1 would start"):
+        _judge().check(bytes(planted.nor.view(0, BOARD.flash_size)), 1)
+    assert image_in(planted.nor, LAYOUT.ota[0]) == OLD_RUNTIME.image
+    # Without its first page nobody starts it.
+    planted.nor.erase(LAYOUT.ota[1].offset)
+    _judge().started(planted.nor, 0, 1)
+
+
 def test_confirmed_release_is_what_was_told_or_what_the_journal_holds() -> None:
     # The confirmation was journalled, and the power failed before it was said.
     flash = Flash(OLD_RUNTIME, NEW_RUNTIME).nor

@@ -28,6 +28,7 @@ def staged(monkeypatch: pytest.MonkeyPatch, seen: list[Any]) -> Any:
         regions={"slot_a": None},
         prepare_radio=lambda: seen.append("driver"),
         record=ends,
+        tell=lambda word: None,
         mode="normal",
         why="no-image",
         runtimes=None,

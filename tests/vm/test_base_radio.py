@@ -226,7 +226,7 @@ def test_driver_whose_start_ended_the_last_boot_is_left_alone():
 
 def test_runtimes_first_boot_keeps_its_marker_while_the_driver_starts():
     base = made()
-    base.reason = "runtime"
+    base.arrived = True
     base.port.kept = reasons.encode("runtime")
     base.prepare_radio()
     assert base.port.while_prepared == ["runtime"] and base.port.prepared == [True]

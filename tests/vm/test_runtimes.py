@@ -11,7 +11,7 @@ from tidemark import otadata
 from tidemark.errors import ImageError, SlotError, StateError
 from tidemark.flash import Region
 from tidemark.journal import Journal
-from tidemark.otadata import NEW, PENDING, UNDEFINED, VALID
+from tidemark.otadata import ABORTED, NEW, PENDING, UNDEFINED, VALID
 from tidemark.runtimes import STAGED, WRITING, Runtimes
 from tidemark.slots import Release
 
@@ -256,6 +256,93 @@ def test_another_application_stays_on_the_confirmed_runtime():
     board.runtimes.drop()
     assert board.runtimes.enter(APP, "") == ""
     assert board.boot(0, 1).candidate is None
+
+
+def test_a_candidate_arrives_whatever_its_marker_says():
+    board = Board()
+    runtimes = board.chosen()
+    for reason in ("", "runtime", "restore", "deadline", "crash"):
+        assert runtimes.told(True, "reset", reason) == "runtime"
+        # The same boot after a soft reset: what it marked itself counts.
+        assert runtimes.told(False, "soft", reason) == reason
+    assert runtimes.told(True, "power-on", "") == "runtime"
+    assert runtimes.has_arrived("runtime")
+    assert not runtimes.has_arrived("") and not runtimes.has_arrived("lease")
+    assert not board.boot(0, 1).has_arrived("runtime")
+
+
+def test_before_the_journal_was_read_a_first_boot_is_a_candidates():
+    board = Board()
+    board.chosen()
+    runtimes = Runtimes(board.port, board.journal, 2)
+    assert runtimes.told(True, "reset", "deadline") == "runtime"
+    assert runtimes.has_arrived("runtime")
+    # Unless the marker says that it was brought back, by memory that both share.
+    assert runtimes.told(True, "reset", "restore") == "restore"
+
+
+def test_what_was_restored_knows_it_whatever_its_marker_says():
+    board = Board()
+    board.chosen().confirm()
+    back = board.boot(0, 1)
+    for reason in ("", "runtime", "restore", "crash"):
+        assert back.told(True, "reset", reason) == "restore"
+    assert back.told(True, "power-on", "") == ""
+
+
+def test_how_a_candidates_boot_ended_is_told_once():
+    # (what it told, cause, marker of the former one, what that concludes)
+    for told, cause, marker, word in (
+        (None, "watchdog", "runtime", "runtime"),
+        (None, "reset", "", "runtime"),
+        (None, "power-on", "", ""),
+        (None, "brownout", "", ""),
+        ("", "watchdog", "runtime", ""),
+        ("", "reset", "deadline", "deadline"),
+        ("lease", "reset", "runtime", "lease"),
+        ("lease", "reset", "", "lease"),
+        ("lease", "power-on", "", ""),
+    ):
+        board = Board()
+        runtimes = board.chosen()
+        if told is not None:
+            runtimes.tell(told)
+            count = board.flash.operations
+            runtimes.tell(told)
+            assert board.flash.operations == count
+        assert runtimes.came_back(cause, marker) is None
+        board.port._write(1, entry(2, ABORTED))
+        assert board.boot(0, 1).came_back(cause, marker) == word, (told, cause, marker)
+        assert board.boot(0, 1).came_back("reset", "") is None
+
+
+def test_a_boot_of_its_own_is_not_another_ones():
+    board = Board()
+    assert board.runtimes.came_back("reset", "") is None
+    board.runtimes.tell("crash")
+    assert board.boot(0, 1).came_back("reset", "crash") is None
+    board.chosen()
+    board.runtimes.tell("")
+    board.runtimes.confirm()
+    board.runtimes.promote(APP)
+    assert board.boot(1, 2).came_back("reset", "") is None
+    # The fallback of another day.
+    assert board.boot(0, 1).came_back("watchdog", "crash") == "restore"
+
+
+def test_a_candidate_that_left_and_is_back_knows_it():
+    board = Board()
+    board.chosen().confirm()
+    board.runtimes.tell("restore")
+    back = board.boot(1, 2)
+    assert back.told(False, "reset", "") == "restore"
+    assert back.told(False, "power-on", "") == ""
+
+
+def test_a_word_of_another_base_is_none():
+    board = Board()
+    board.journal.put("runtime-end", b"nonsense")
+    assert board.boot(0, 1).came_back("reset", "runtime") == ""
 
 
 def test_a_pair_is_confirmed_in_order():

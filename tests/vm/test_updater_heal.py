@@ -270,11 +270,12 @@ def test_runtime_that_the_flash_does_not_hold_is_not_chosen():
 
     def decays(addr, data):
         program(addr, data)
-        if addr == 13 * SECTOR:
+        if addr == 15 * SECTOR:
             rig.ota._buf[14 * SECTOR] ^= 1
 
     rig.ota.program = decays
     assert rig.run() == "runtime-digest"
+    assert rig.port.regions[1].is_blank(0, 256)
     assert rig.port.calls == []
     rig.ota.program = program
     assert rig.run() == "healed"

@@ -3,11 +3,12 @@
 
 import hashlib
 
+from http_peer import head
 from test_otadata import entry
 from test_runtimes import SECTOR, Port
 from update_rig import BOARD, Rig, content
 
-from nor import NorFlash
+from nor import AFTER, BEFORE, TORN, NorFlash, PowerCut
 from tidemark.flash import Region
 from tidemark.otadata import VALID
 from tidemark.runtimes import STAGED as RUNTIME_STAGED
@@ -57,6 +58,12 @@ class PairRig(Rig):
 
     def check(self):
         super().check()
+        candidate = self.runtimes.candidate
+        region = self.port.regions[1]
+        if candidate and not region.is_blank(0, region.page):
+            # With a first page it may be started: then it is what was authorised.
+            held = bytes(region.read(0, candidate.length))
+            assert hashlib.sha256(held).digest() == candidate.digest
         if self.slots.state(1) == STAGED and self.runtimes.candidate:
             candidate = self.runtimes.candidate
             held = bytes(self.port.regions[1].read(0, candidate.length))
@@ -136,21 +143,133 @@ def test_download_of_a_runtime_is_resumed():
     data = content(102, 3 * SECTOR)
     runtime = rig.offer_runtime(2, data)
     rig.offer(2, min_runtime=2)
-    rig.peer.files[runtime] = data[: 2 * SECTOR + 100]
-    assert rig.run() != "staged"
+    rig.peer.cut_after = 2 * SECTOR + 100
+    assert rig.run() == "closed"
     assert rig.slots.state(1) == WRITING
     assert rig.runtimes.candidate.state == RUNTIME_WRITING
-    rig.peer.files[runtime] = data
+    rig.peer.cut_after = None
     rig.boot()
     assert rig.run() == "staged"
+    # Its first page was not in the flash, and came once more.
+    starts = [start for path, start in rig.downloads() if path == runtime]
+    assert starts == [0, 0, 2 * SECTOR]
+    assert rig.ota.erase_counts[13:16] == [1, 1, 1]
+
+
+def test_resumed_download_with_another_first_page_is_not_staged():
+    rig = PairRig()
+    data = content(102, 3 * SECTOR)
+    runtime = rig.offer_runtime(2, data)
+    rig.offer(2, min_runtime=2)
+    rig.peer.cut_after = 2 * SECTOR + 100
+    assert rig.run() == "closed"
+    rig.peer.cut_after = None
+    rig.boot()
+
+    def another(path, start):
+        if path == runtime and start == 0:
+            return head("200 OK", len(data)) + bytes(len(data))
+
+    rig.peer.answer = another
+    assert rig.run() == "target-hash"
+    rig.peer.answer = None
+    assert rig.run() == "staged"
+
+
+def test_first_page_of_a_runtime_is_programmed_last():
+    rig = PairRig()
+    rig.offer_runtime(2)
+    rig.offer(2, min_runtime=2)
+    addresses = []
+    program = rig.ota.program
+
+    def watched(addr, data):
+        if addr >= 13 * SECTOR:
+            addresses.append(addr)
+        program(addr, data)
+
+    rig.ota.program = watched
+    assert rig.run() == "staged"
+    assert addresses[-1] == 13 * SECTOR
+    assert addresses[:-1] == [13 * SECTOR + 256 * page for page in range(1, 40)]
+
+
+def test_runtime_of_a_page_or_less_is_staged():
+    for size in (1, 255, 256, 257, SECTOR, 2 * SECTOR + 1):
+        rig = PairRig()
+        rig.offer_runtime(2, content(102, size))
+        rig.offer(2, min_runtime=2)
+        assert rig.run() == "staged", size
+
+
+def test_power_cut_ahead_of_the_first_page_costs_that_page_alone():
+    for how, reading in ((BEFORE, None), (TORN, "old"), (TORN, "new"), (AFTER, None)):
+        rig = PairRig()
+        rig.ota = NorFlash(16 * SECTOR, weak=True)
+        Region(rig.ota, 8 * SECTOR, 2 * SECTOR).write(0, entry(1, VALID))
+        rig.boot()
+        data = content(102, SIZE)
+        runtime = rig.offer_runtime(2, data)
+        rig.offer(2, min_runtime=2)
+        # The other entry, three sectors, 39 pages; then the first.
+        rig.ota.plan_cut(1 + 1 + 3 + 39, how)
+        try:
+            rig.run()
+            raise AssertionError("no cut")
+        except PowerCut:
+            rig.peer.open_sockets = 0
+        rig.ota.power_up({group: reading for group in rig.ota.weak_groups()})
+        rig.boot()
+        before = len(rig.downloads())
+        assert rig.run() == "staged"
+        again = [asked for asked in rig.downloads()[before:] if asked[0] == runtime]
+        there = how == AFTER or reading == "new"
+        assert again == ([] if there else [(runtime, 0)]), (how, reading)
+        assert rig.ota.erase_counts[13] == 1
+        # Firm: what the cut left does not come back.
+        rig.ota.power_up({group: "old" for group in rig.ota.weak_groups()})
+        assert bytes(rig.port.regions[1].read(0, SIZE)) == data
+
+
+def test_first_page_that_was_torn_is_not_programmed_over():
+    for count in (0, 1, 100, 255):
+        rig = PairRig()
+        rig.offer_runtime(2)
+        rig.offer(2, min_runtime=2)
+        rig.ota.plan_cut(1 + 1 + 3 + 39, TORN, count, 0x0F)
+        try:
+            rig.run()
+            raise AssertionError("no cut")
+        except PowerCut:
+            rig.peer.open_sockets = 0
+        rig.boot()
+        assert rig.run() == "staged"
+        assert rig.ota.erase_counts[13] == 2
+
+
+def test_download_does_not_go_on_behind_a_first_page_that_is_there():
+    rig = PairRig()
+    data = content(102, 3 * SECTOR)
+    rig.offer_runtime(2, data)
+    rig.offer(2, min_runtime=2)
+    rig.peer.cut_after = 2 * SECTOR + 100
+    assert rig.run() == "closed"
+    rig.peer.cut_after = None
+    rig.boot()
+    # As an older base left it.
+    rig.port.regions[1].write(0, b"\xe9" + data[1:256])
+    assert rig.run() == "staged"
+    assert rig.ota.erase_counts[13:16] == [2, 2, 1]
 
 
 def test_runtime_that_the_mirror_forged_is_not_staged():
     rig = PairRig()
     runtime = rig.offer_runtime(2)
     rig.offer(2, min_runtime=2)
-    rig.peer.files[runtime] = bytes(SIZE)
+    # The bootloader would start these: nothing but their own checksum is asked for.
+    rig.peer.files[runtime] = content(666, SIZE)
     assert rig.run() == "target-hash"
+    assert rig.port.regions[1].is_blank(0, 256)
     assert rig.runtimes.candidate.state == RUNTIME_WRITING
     assert rig.slots.state(1) == WRITING
     rig.peer.files[runtime] = content(102, SIZE)
@@ -166,10 +285,11 @@ def test_runtime_that_the_flash_does_not_hold_is_not_staged():
     def decays(addr, data):
         program(addr, data)
         if addr == 15 * SECTOR:
-            rig.ota._buf[13 * SECTOR + 300] ^= 1
+            rig.ota._buf[14 * SECTOR] ^= 1
 
     rig.ota.program = decays
     assert rig.run() == "runtime-digest"
+    assert rig.port.regions[1].is_blank(0, 256)
     assert rig.runtimes.candidate.state == RUNTIME_WRITING
     rig.ota.program = program
     assert rig.run() == "staged"

@@ -7,6 +7,7 @@ At each hard reset ESP-IDF's bootloader chooses the runtime, from the flash and 
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import time
 from enum import IntEnum
@@ -68,7 +69,10 @@ class Esp32Hardware(Hardware):
 
     def __init__(self, nor: NorFlash, unique_id: bytes, watchdog_max_ms: int) -> None:
         super().__init__(nor, unique_id, watchdog_max_ms)
-        self.rtc_memory = b""
+        # By the image that wrote it: each has it where its own linker put it, and finds there what
+        # it left itself.
+        self._rtc_memory: dict[bytes, bytes] = {}
+        self._image = b""  # SHA-256 of the one that runs
         self.booted: Boot | None = None
         self._layout = Layout(None)
         self._reason = _REASONS["power-on"]
@@ -90,7 +94,7 @@ class Esp32Hardware(Hardware):
     def boot(self, cause: str) -> Boot:
         """Do what boot ROM and bootloader do at a reset. Raises BootError; PowerCut."""
         if cause == "power-on":
-            self.rtc_memory = b""
+            self._rtc_memory.clear()
         self._reason = _REASONS[cause]
         self.booted = None
         # A hard reset ends both watchdogs, also where nothing starts afterwards.
@@ -98,6 +102,10 @@ class Esp32Hardware(Hardware):
         self._layout = self._table()
         boot = Bootloader(_Flash(self), self._layout, ESP32).boot()
         self.booted = boot
+        region = self._layout.region(boot.index)
+        assert region is not None
+        data = self.nor.view(region.offset, boot.image.length)
+        self._image = hashlib.sha256(data).digest()
         return boot
 
     def _table(self) -> Layout:
@@ -132,9 +140,9 @@ class Esp32Hardware(Hardware):
                 except NorError as error:
                     return refusal(frame, error.code)
             case Esp32Op.RTC_WRITE if len(frame.payload) <= RTC_MEMORY_MAX <= PAYLOAD_MAX:
-                self.rtc_memory = frame.payload
+                self._rtc_memory[self._image] = frame.payload
             case Esp32Op.RTC_READ:
-                payload = self.rtc_memory
+                payload = self._rtc_memory.get(self._image, b"")
             case Esp32Op.END_BOOT:
                 self._boot_due = None
             case Esp32Op.DEEP_SLEEP:
