@@ -105,10 +105,8 @@ class Journal:
         return sorted(key for key in self._index if self._index[key][1] != _DELETED)
 
     def get(self, key):
-        """Return the value of `key` (bytes) or None. Not to be relied upon: see `affirm`.
-
-        Raises StateError `journal-worn` where its record no longer reads as it did.
-        """
+        """Return the value of `key` (bytes) or None. Not to be relied upon: see `affirm`, also for
+        what it raises."""
         entry = self._index.get(key)
         if not entry or entry[1] == _DELETED:
             return None
@@ -129,8 +127,7 @@ class Journal:
 
         The first time in a boot a fresh copy is appended and read back, so that what is done on
         the strength of the value can't outlive it. A key written in this boot is firm already.
-        A blank journal stays blank, and None from it is not firm.
-        Raises StateError `journal-worn`.
+        A blank journal stays blank, and None from it is not firm. Raises StateError `journal-worn`.
         """
         if key not in self._affirmed:
             entry = self._index.get(key)
@@ -449,8 +446,7 @@ class Journal:
         return key, kind, value
 
     def _value(self, key, entry):
-        # Checked at each look: torn cells may read differently by now, and what is appended from
-        # here gets a sum of its own.
+        # Checked at each look: torn cells may read differently, and a copy gets its own sum.
         for _ in range(_MAX_LOOKS):
             found = self._record_at(entry[0])
             if found and found[0] == key and found[1] == entry[1]:
