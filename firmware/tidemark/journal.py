@@ -127,7 +127,7 @@ class Journal:
 
         The first time in a boot a fresh copy is appended and read back, so that what is done on
         the strength of the value can't outlive it. A key written in this boot is firm already.
-        A blank journal stays blank, and None from it is not firm. Raises StateError `journal-worn`.
+        A blank one stays blank, None from it is not firm. Raises StateError `journal-worn`.
         """
         if key not in self._affirmed:
             entry = self._index.get(key)
