@@ -13,7 +13,6 @@ from tidemark.journal import Journal
 from tidemark.outbox import Outbox
 from tidemark.slots import ENDS, NONE, Slots
 from tidemark.supervisor import Task
-from tidemark.trial import Trial
 
 # Above the sum of all bounded waits of one round (connect, CONNACK, three PUBACKs of 5 s each): a
 # broker that is slow at every turn must not look like a task that hangs.
@@ -232,6 +231,8 @@ class Base:
             times = tuple(self.config[config.TRIAL])
             print("tidemark: provisioned with trial times of %d, %d, %d s" % times)
         if self.mode == "trial":
+            from tidemark.trial import Trial
+
             # A radio that the base itself keeps silent is not the image's lost link.
             limit = self._limit_ms + self.radio_delay_ms
             self._trial = Trial(self._hold_ms, limit, self.board.HEAP_FLOOR)

@@ -51,19 +51,26 @@ class Counter:
     def recover(self):
         """Return the greatest epoch on flash (int, 0 if none). Writes nothing."""
         best = 0
-        size = self._slots * _SLOT
-        step = self._region.sector // _SLOT
+        sector = self._region.sector
+        step = sector // _SLOT
         step = step if step % _SLOT == 0 else _SLOT
         blank = b"\xff" * step
-        # Downwards, so that of a run of records only the greatest needs to be checked; many slots
-        # at once, since most of them are blank.
-        for start in range(size - step, -1, -step):
-            view = self._region.view(start, step)
-            if view == blank:
+        layout = ">" + "4xI8x" * (step // _SLOT)
+        # Downwards, so that of a run of records only the greatest needs to be checked; much at
+        # once, since most slots are blank or below.
+        for base in range(self._region.size - sector, -1, -sector):
+            if self._region.is_blank(base, sector):
                 continue
-            for off in range(step - _SLOT, -1, -_SLOT):
-                if struct.unpack_from(">I", view, off + 4)[0] > best:
-                    best = max(best, self._epoch_at((start + off) // _SLOT))
+            for start in range(base + sector - step, base - 1, -step):
+                view = self._region.view(start, step)
+                if view == blank:
+                    continue
+                epochs = struct.unpack(layout, view)
+                if max(epochs) <= best:
+                    continue
+                for slot in range(len(epochs) - 1, -1, -1):
+                    if best < epochs[slot] <= _MAX_EPOCH:
+                        best = max(best, self._epoch_at(start // _SLOT + slot))
         self._found = best
         return best
 

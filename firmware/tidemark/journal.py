@@ -435,10 +435,10 @@ class Journal:
         value = body[klen:]
         if kind == _MARK and not is_mark(value):
             return None
-        for byte in body[:klen]:
-            if not 0x20 < byte < 0x7F:
-                return None
-        key = str(body[:klen], "ascii")
+        name = body[:klen]
+        if min(name) <= 0x20 or max(name) >= 0x7F:
+            return None
+        key = str(name, "ascii")
         # The log's own records are written again as they must be: key, and no value.
         control = kind in (_SETTLED, _COMMIT, _ABORT)
         if (key == _CONTROL) != control or (control and value):
@@ -447,10 +447,13 @@ class Journal:
 
     def _value(self, key, entry):
         # Checked at each look: torn cells may read differently, and a copy gets its own sum.
+        (block, kind, vlen), klen = entry, len(key)
+        at = self._at(self._base, block) + _CLAIM
         for _ in range(_MAX_LOOKS):
-            found = self._record_at(entry[0])
-            if found and found[0] == key and found[1] == entry[1]:
-                return found[2]
+            body = self._body(block, klen + vlen)
+            crc = struct.unpack(_RECORD, self._region.view(at, _RECORD_SIZE))[3]
+            if crc == _crc(self._generation, block, kind, klen, vlen, body):
+                return body[klen:]
         raise StateError("journal-worn", "a record does not read twice the same")
 
     def _body(self, block, length):

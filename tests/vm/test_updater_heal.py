@@ -132,7 +132,8 @@ def test_entry_of_what_runs_is_firm_before_the_other_one_is_erased():
 
     rig.ota.erase, rig.ota.program = erased, programmed
     assert rig.run() == "healed"
-    assert order[:3] == [("program", 8), ("erase", 9), ("erase", 13)]
+    # The kept one, then the other: its CRC, and all of it.
+    assert order[:4] == [("program", 8), ("program", 9), ("erase", 9), ("erase", 13)]
     # Once more before the choice, which is the test port's one entry.
     assert order[-3:] == [("program", 8), ("erase", 9), ("program", 9)]
 
@@ -292,7 +293,7 @@ def test_bootloader_that_refuses_leaves_the_board_in_rescue():
 def test_worn_entry_is_told_before_the_slot_is_touched():
     rig = LostRig()
     rig.serve()
-    rig.ota.fail(9, "no-erase")
+    rig.ota.fail(9, "dead")
     assert rig.run() == "otadata-worn"
     assert rig.untouched()
 
@@ -353,9 +354,10 @@ def test_healed_board_reports_and_resets_into_the_confirmed_runtime():
     told = []
     base = Plain(
         record=lambda *event: told.append(event[:2]),
+        record_all=lambda _events: None,
         reset=lambda reason: told.append(reason),
         connection=Plain(report_soon=lambda: None, reports_acked=1, reporting=0),
-        slots=Plain(in_trial=False, retry_due=False, retries=0),
+        slots=Plain(in_trial=False, retry_due=False, retries=0, untold=lambda: []),
         uptime_ms=lambda: 1000,
     )
     updates = Bare(base, "healed")

@@ -211,8 +211,8 @@ def test_power_cut_ahead_of_the_first_page_costs_that_page_alone():
         data = content(102, SIZE)
         runtime = rig.offer_runtime(2, data)
         rig.offer(2, min_runtime=2)
-        # The other entry, three sectors, 39 pages; then the first.
-        rig.ota.plan_cut(1 + 1 + 3 + 39, how)
+        # The other entry cleared and erased, three sectors, 39 pages; then the first.
+        rig.ota.plan_cut(1 + 2 + 3 + 39, how)
         try:
             rig.run()
             raise AssertionError("no cut")
@@ -236,7 +236,7 @@ def test_first_page_that_was_torn_is_not_programmed_over():
         rig = PairRig()
         rig.offer_runtime(2)
         rig.offer(2, min_runtime=2)
-        rig.ota.plan_cut(1 + 1 + 3 + 39, TORN, count, 0x0F)
+        rig.ota.plan_cut(1 + 2 + 3 + 39, TORN, count, 0x0F)
         try:
             rig.run()
             raise AssertionError("no cut")

@@ -25,6 +25,12 @@ class Base:
     def record(self, code, detail, kind):
         self.told.append((code, detail, kind))
 
+    def untold(self):
+        return []
+
+    def record_all(self, events):
+        self.told.extend(events)
+
     def refuse(self, error, detail):
         self.told.append((error, detail))
 
