@@ -16,6 +16,7 @@ from tests.hil.runs import leaves_as_found, suite
 from tidemark_host import remote
 from tidemark_host.boardfile import load_board
 from tidemark_host.boards.base import BoardError
+from tidemark_host.boards.repl import Repl
 from tidemark_host.boards.serial_board import SerialBoard
 from tidemark_host.hil import found, places
 
@@ -81,19 +82,37 @@ def test_nothing_is_taken_off_a_board_whose_copy_can_not_be_written(
     assert part(desk.board.flash_path.read_bytes(), "counter").startswith(b"its key")
 
 
+@pytest.mark.parametrize("is_raw", [False, True], ids=["as it starts", "raw"])
 def test_board_that_starts_after_it_was_copied_keeps_its_state(
-    desk: Desk, board: SerialBoard, copy: found.Copy, monkeypatch: pytest.MonkeyPatch
+    desk: Desk,
+    board: SerialBoard,
+    copy: found.Copy,
+    monkeypatch: pytest.MonkeyPatch,
+    is_raw: bool,
 ) -> None:
-    """It may have used its counter: the copy is older than the board then, and goes nowhere."""
-    write = copy.write
+    """It may have used its counter: the copy is older than the board then, and goes nowhere.
+
+    Not even when its REPL runs what the session sends (`is_raw`), which its start alone would not
+    keep it from: bytes that it takes for a paste are enough.
+    """
+    write, enter = copy.write, Repl._enter
+    consoles: list[Repl] = []
+
+    def entered(console: Repl, soft_reset: bool, timeout: float) -> None:
+        enter(console, soft_reset, timeout)
+        consoles.append(console)
 
     def slow(content: bytes) -> None:
         write(content)
+        said = len(desk.board.serial_log)
         desk.board.reset()
-        desk.board.serial_log.wait_for("waits on this console", since=len(board.serial_log))
+        desk.board.serial_log.wait_for("waits on this console", since=said)
+        if is_raw:
+            enter(consoles[-1], False, 10)
 
-    monkeypatch.setattr(copy, "write", slow)
     put(board, b"its count", ("counter",))
+    monkeypatch.setattr(copy, "write", slow)
+    monkeypatch.setattr(Repl, "_enter", entered)
     with pytest.raises(BoardError) as refused:
         found.keep(board, VIRTUAL, copy, quiet)
     assert refused.value.code == "keep"

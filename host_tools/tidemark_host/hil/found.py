@@ -3,13 +3,15 @@ the board meanwhile.
 
 Had the board used its counter after it was read, the copy that is written back would issue the
 same values again (I1). So it is read, copied and left without its key's state while it is stopped,
-in one session of its REPL: a board that started in between answers no more there. What is erased
-first is what it needs to take itself for provisioned.
+in one session of its REPL. A board that started in between may still run what it is sent, as a
+paste: what erases asks for a word that only the stopped board was told. What is erased first is
+what it needs to take itself for provisioned.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +26,13 @@ from tidemark_host.boards.serial_board import SerialBoard, read
 
 _ERASE_S = 30.0
 _ERASE = """
-from tidemark import stage0
-for _name in ("provisioning", "journal", "counter"):
-    _region = stage0.base.regions[_name]
-    for _sector in range(_region.sectors):
-        _region.erase(_sector)
-    print(_region.is_blank())
+if _tidemark_kept == {word!r}:
+    from tidemark import stage0
+    for _name in ("provisioning", "journal", "counter"):
+        _region = stage0.base.regions[_name]
+        for _sector in range(_region.sectors):
+            _region.erase(_sector)
+        print(_region.is_blank())
 """
 
 Say = Callable[[str], None]
@@ -104,7 +107,9 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
     `copy`; `keep` for one whose state was not taken off it as a whole; `console`.
     """
     left = copy.read(definition)
+    word = secrets.token_hex(4)
     with board.stopped(resume=False) as console:
+        console.exec(f"_tidemark_kept = {word!r}")
         try:
             newer = not left or _got_back(console, definition, left)
             content = read(console, 0, definition.flash_size) if newer else b""
@@ -131,7 +136,7 @@ def keep(board: SerialBoard, definition: Definition, copy: Copy, say: Say) -> by
             )
         copy.write(content)
         try:
-            erased = console.exec(_ERASE, _ERASE_S).split()
+            erased = console.exec(_ERASE.format(word=word), _ERASE_S).split()
         except BoardError as error:  # it has started, or a part of it is gone: the next run sees
             erased = [str(error)]
         if erased != ["True"] * 3:
