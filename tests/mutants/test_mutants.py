@@ -39,6 +39,17 @@ def test_every_covered_invariant_has_a_mutant() -> None:
     assert set(COVERED) <= {mutant.invariant for mutant in MUTANTS}
 
 
+def test_every_mutant_fits_the_code() -> None:
+    """All at once and in seconds, where the runs above would say one after the other."""
+    unfit: list[str] = []
+    for mutant in MUTANTS:
+        try:
+            engine.altered(mutant, engine.REPO if mutant.is_host else engine.FIRMWARE)
+        except MutantError as error:
+            unfit.append(str(error))
+    assert not unfit
+
+
 # The engine itself, tried on a rule and a test of its own.
 
 RULE = "def floor(old, new):\n    return max(old, new)\n"
@@ -80,7 +91,10 @@ def test_engine_ends_tests_that_have_no_end_and_goes_on(
     monkeypatch.setattr(engine, "LIMIT_S", 6)
     waits = GOOD.replace("assert floor(5, 3) == 5", "while floor(5, 3) != 5:\n        sleep(1)")
     waits = waits.replace("import os, sys\n", "import os, sys\nfrom time import sleep\n")
-    with pytest.raises(MutantError, match="have no end"):
+    with (
+        pytest.warns(UserWarning, match="sleep|test_rises"),
+        pytest.raises(MutantError, match="have no end"),
+    ):
         engine.check(_mutant(tmp_path, waits))
     assert "test_rises" in engine.check(_mutant(tmp_path, GOOD))
 
