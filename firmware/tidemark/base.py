@@ -85,8 +85,8 @@ class Base:
     # -- state
 
     def recover(self):
-        """Recovers every part of the flash state, in an order in which evidence of a failure can
-        be kept."""
+        """Recovers every part of the flash state but the outbox (`connect`), in an order in which
+        evidence of a failure can be kept."""
         try:
             self.evidence.recover()
         except TidemarkError as error:
@@ -110,7 +110,6 @@ class Base:
         raw = self.journal.get("config")
         if raw:
             self.config = config.check(cbor.decode(raw))
-        self.outbox.recover()
         if self.runtimes:
             # First: without it nothing is installed, whatever the slots say.
             self.runtimes.recover()
@@ -171,16 +170,26 @@ class Base:
             self.port.prepare_radio(self.reason != "radio-start")
 
     def connect(self):
-        """Builds link, session and updates from known `settings`. Returns whether there is
-        somebody to say hello as. Raises BaseFault."""
+        """Recovers the outbox, builds link, session and updates from known `settings`. Returns
+        whether there is somebody to say hello as. Raises BaseFault."""
         if not self.identity or not self.provisioning or not self.config:
             return False
         try:
+            self._recover_outbox()
             self._connect()
         except Exception as error:  # whatever it is, the image did not do it
             self.record("base-fault", type(error).__name__)
             raise BaseFault(str(error))
         return True
+
+    def _recover_outbox(self):
+        """Not before the hand-over: a full one takes longer than all that this waits for."""
+        try:
+            self.outbox.recover()
+        except TidemarkError as error:
+            if self.mode != "rescue":
+                raise
+            self.refuse(error, "outbox")  # a rescue stores no reading
 
     def _connect(self):
         from tidemark.connection import Connection

@@ -33,6 +33,7 @@ _MAX_GENERATION = 0xFFFFFFFE
 # Record: kind, both lengths, CRC-32 over generation, block and all the rest; key; value.
 _RECORD = ">BBHI"
 _RECORD_SIZE = const(8)
+_HEAD = const(24)  # _CLAIM + _RECORD_SIZE
 _VALUE = const(0x56)
 _MARK = const(0x4D)
 _DELETED = const(0x44)
@@ -393,15 +394,21 @@ class Journal:
         self._generation = self._header_at(base)
         block = 1
         sector = self._region.sector
+        viewed = -1
         while block < self._blocks:
-            at = self._at(base, block)
-            if not at % sector and self._region.is_blank(at, sector):
+            at = block * _BLOCK
+            off = at % sector
+            if at - off != viewed:
+                viewed = at - off
+                view = self._region.view(base + viewed, sector)
+            if not off and self._region.is_blank(base + at, sector):
                 block += sector // _BLOCK
                 continue
-            if self._region.view(at, _BLOCK) == _BLANK:
+            part = view[off : off + _BLOCK]
+            if part == _BLANK:
                 block += 1
                 continue
-            found = self._record_at(block)
+            found = self._record_in(block, part)
             if found:
                 key, kind, value = found
                 self._note(block, key, kind, value)
@@ -422,14 +429,18 @@ class Journal:
         self._hidden, self._open, self._index = scanned[4:]
 
     def _record_at(self, block):
-        """Return (key, kind, value) of a valid record that begins at `block`, or None."""
-        at = self._at(self._base, block) + _CLAIM
-        kind, klen, vlen, crc = struct.unpack(_RECORD, self._region.view(at, _RECORD_SIZE))
+        return self._record_in(block, self._region.view(self._at(self._base, block), _BLOCK))
+
+    def _record_in(self, block, view):
+        """Return (key, kind, value) of a valid record that begins at `block`, whose bytes are
+        `view`, or None."""
+        kind, klen, vlen, crc = struct.unpack_from(_RECORD, view, _CLAIM)
         if kind not in _KINDS or not 0 < klen <= MAX_KEY or vlen > MAX_VALUE:
             return None
         if block + _blocks_for(klen, vlen) > self._blocks:
             return None
-        body = self._body(block, klen + vlen)
+        end = _HEAD + klen + vlen
+        body = bytes(view[_HEAD:end]) if end <= _BLOCK else self._body(block, klen + vlen)
         if crc != _crc(self._generation, block, kind, klen, vlen, body):
             return None
         value = body[klen:]

@@ -11,7 +11,7 @@ import nor
 import tidemark_board
 from agent.health import Checks
 from agent.telemetry import Telemetry
-from tidemark.base import Base
+from tidemark.base import Base, BaseFault
 from tidemark.errors import FlashError, StateError
 from tidemark.slots import NONE, Release
 from tidemark.trial import Trial
@@ -179,6 +179,42 @@ def test_what_waits_in_flash_that_can_not_be_read_is_refused() -> None:
     base.outbox.pending = unread
     telemetry.send()
     assert _codes(base) == ["flash-io"]
+
+
+def _connectable(flash: nor.NorFlash, monkeypatch: pytest.MonkeyPatch) -> Any:
+    base, _ = _base(flash)
+    base.identity = base.provisioning = object()
+    monkeypatch.setattr(base, "_connect", lambda: None)
+    return base
+
+
+def test_what_waits_is_found_again_before_the_application_gets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, flash = _base()
+    first.outbox.add(1, 1, b"a reading")
+    base = _connectable(flash, monkeypatch)
+    assert not len(base.outbox)  # not before the hand-over: that would take its time
+    assert base.connect()
+    assert len(base.outbox) == 1
+
+
+def test_an_outbox_that_can_not_be_read_is_the_bases_fault_and_stops_no_rescue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> int:
+        raise FlashError("flash-io", "no answer")
+
+    _, flash = _base()
+    base = _connectable(flash, monkeypatch)
+    monkeypatch.setattr(base.outbox, "recover", fails)
+    base.mode = "trial"
+    with pytest.raises(BaseFault):
+        base.connect()
+    assert _codes(base) == ["base-fault"]
+    base.mode = "rescue"
+    assert base.connect()
+    assert _codes(base) == ["base-fault", "flash-io"]
 
 
 def test_an_error_of_the_flash_leaves_a_trial_open() -> None:
