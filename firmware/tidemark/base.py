@@ -187,9 +187,9 @@ class Base:
         try:
             self.outbox.recover()
         except TidemarkError as error:
-            if self.mode != "rescue":
+            self.refuse(error, "outbox")
+            if self.mode != "rescue":  # which stores no reading
                 raise
-            self.refuse(error, "outbox")  # a rescue stores no reading
 
     def _connect(self):
         from tidemark.connection import Connection

@@ -54,7 +54,9 @@ class Outbox:
         self._at = 0  # where the next reading goes in this boot's chunk, 0: no chunk yet
         self._end = 0
         self._firm = False  # the newest sector's header was affirmed in this boot
-        self._failures = 0  # readings in a row that the flash took not
+        # Readings in a row that the flash took not. Given up until `recover` is through: what
+        # waits is not known yet, and would be written over.
+        self._failures = region.sectors
         self._waiting = 0
         self._oldest = 0  # no pending reading lies before this handle
         self._index = 0
@@ -62,6 +64,7 @@ class Outbox:
 
     def recover(self):
         """Find what is pending and return how many readings that are (int). Writes nothing."""
+        self._failures = self._region.sectors
         self._serial = self._next_chunk = self._at = self._end = 0
         for index in range(self._region.sectors):
             serial = self._stamp_at(index * self._region.sector)
@@ -81,6 +84,7 @@ class Outbox:
             if not self._waiting:
                 self._oldest = item[0]
             self._waiting += 1
+        self._failures = 0
         return self._waiting
 
     def __len__(self):

@@ -227,3 +227,39 @@ def test_acknowledgement_that_the_driver_refuses_is_none():
     handle = outbox.add(1, 1, b"kept")
     flash.fail(0, IO)
     assert not outbox.ack(handle) and len(outbox) == 1
+
+
+def test_nothing_is_written_before_what_waits_is_known():
+    flash = _flash()
+    outbox = _outbox(flash)
+    for i in range(5):
+        outbox.add(3, i, b"waits")
+    unread = Outbox(Region(flash, 0, flash.size))
+    assert _code(unread.add, 4, 0, b"new") == "outbox-worn"
+    assert _ids(_outbox(flash)) == [(3, i) for i in range(5)]
+    unread.recover()
+    unread.add(4, 0, b"new")
+    assert _ids(_outbox(flash)) == [(3, i) for i in range(5)] + [(4, 0)]
+
+
+def test_nothing_is_written_behind_half_a_recovery():
+    flash = _flash()
+    outbox = _outbox(flash)
+    for i in range(5):
+        outbox.add(3, i, b"waits")
+    again = _outbox(flash)
+    view = flash.view
+
+    def fails(off, n):
+        raise FlashError("flash-io", "no answer")
+
+    flash.view = fails
+    try:
+        again.recover()
+        raise AssertionError("was read")
+    except FlashError as error:
+        assert error.code == "flash-io"
+    finally:
+        flash.view = view
+    assert _code(again.add, 4, 0, b"new") == "outbox-worn"
+    assert _ids(_outbox(flash)) == [(3, i) for i in range(5)]

@@ -207,6 +207,7 @@ def test_flash_that_takes_nothing_refuses_each_reading_and_keeps_what_waits() ->
 def test_flash_that_takes_no_programs_costs_no_more_than_half_of_what_waits() -> None:
     flash = nor.NorFlash(8 * BOX_SECTOR, sector=BOX_SECTOR, page=256)
     box = Outbox(Region(flash, 0, flash.size))
+    box.recover()
     for index in range(500):
         box.add(1, index, bytes(24))
     for sector in range(8):
