@@ -138,7 +138,6 @@ def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
         argv = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.steady"]
         said = Path(scratch) / "said.txt"
         limit = EMULATED_LIMIT_S if mutant.is_emulated else LIMIT_S
-        argv += ["-o", f"faulthandler_timeout={limit * 0.9}"]  # says where each thread waits
         for is_last in (False, True):
             try:
                 status = _NURSERY.run(
@@ -146,7 +145,7 @@ def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
                 )
                 break
             except NoEnd as error:
-                # Once may be the machine's; where each thread waited is shown either way.
+                # Once may be the machine's. What it said ends with where each thread waited.
                 where = said.read_text("utf-8", "backslashreplace")
                 what = f"{mutant.id}: its tests have no end: bound them\n{where}"
                 if is_last:

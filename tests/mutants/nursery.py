@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -47,11 +48,12 @@ class Nursery:
     def run(self, argv: Sequence[str], env: Mapping[str, str], path: Path, limit_s: float) -> int:
         """Run pytest with `argv`, `env` and `path` first on sys.path; return its exit status.
 
+        Shortly before `limit_s` is over it says in its output where each of its threads waits.
         `argv`: its first word names the file that its output goes to. Raises NoEnd.
         """
         process = self._started(env)
         assert process.stdin
-        job = {"argv": list(argv), "env": dict(env), "path": str(path)}
+        job = {"argv": list(argv), "env": dict(env), "path": str(path), "dump_s": limit_s * 0.9}
         process.stdin.write(json.dumps(job).encode() + b"\n")
         process.stdin.flush()
         child = self._answer(time.monotonic() + _START_S)
@@ -128,6 +130,7 @@ def _run(job: dict[str, Any]) -> None:
         to = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(to, 1)
         os.dup2(to, 2)
+        faulthandler.dump_traceback_later(job["dump_s"], file=to)
         os.environ.clear()
         os.environ.update(job["env"])
         sys.path.insert(1, job["path"])

@@ -101,7 +101,7 @@ def board(results: Results) -> None:
     results.add("heap in use, all of the base imported", found.base_heap, "bytes", goal=BASE_HEAP)
     note = f"and {found.hashing_ms:.1f} ms to hash its image"
     results.add("reset to hand-over", found.hand_over_ms, "ms", goal=HAND_OVER_MS, note=note)
-    note = "counter, journal, evidence and outbox hold all that they can"
+    note = "counter, evidence and outbox have gone round, the journal is nearly full"
     results.add("reset to hand-over, aged board", found.aged_ms, "ms", note=note)
     results.add("heap free, agent up", found.free, "bytes", goal=FREE_HEAP, at_least=True)
     results.add_cycles(measure({}, _JOB))
