@@ -1,4 +1,4 @@
-"""A flash as years leave it: counter, evidence, outbox have gone round, the journal is nearly full.
+"""A flash as years leave it: its rings have gone round, the journal is nearly full.
 
 What is done here is done by the firmware's own code, on a model of the chip; it is imported from
 `firmware_dir()`, so this runs as a program: FLASH_IN FLASH_OUT JSON, where JSON has `sector`,
