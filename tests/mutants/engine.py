@@ -12,7 +12,6 @@ import re
 import shutil
 import tempfile
 import tomllib
-import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,19 +137,15 @@ def run_tests(mutant: Mutant, firmware: Path, host: Path = HOST) -> Outcome:
         argv = ["-x", "-q", "-p", "no:cacheprovider", "-p", "tests.mutants.steady"]
         said = Path(scratch) / "said.txt"
         limit = EMULATED_LIMIT_S if mutant.is_emulated else LIMIT_S
-        for is_last in (False, True):
-            try:
-                status = _NURSERY.run(
-                    [str(said), *argv, f"--junitxml={report}", *mutant.tests], env, host, limit
-                )
-                break
-            except NoEnd as error:
-                # Once may be the machine's. What it said ends with where each thread waited.
-                where = said.read_text("utf-8", "backslashreplace")
-                what = f"{mutant.id}: its tests have no end: bound them\n{where}"
-                if is_last:
-                    raise MutantError(what) from error
-                warnings.warn(what, stacklevel=2)
+        try:
+            status = _NURSERY.run(
+                [str(said), *argv, f"--junitxml={report}", *mutant.tests], env, host, limit
+            )
+        except NoEnd as error:
+            # What it said ends with where each thread waited.
+            where = said.read_text("utf-8", "backslashreplace")
+            what = f"{mutant.id}: its tests have no end: bound them\n{where}"
+            raise MutantError(what) from error
         output = said.read_text("utf-8", "backslashreplace")
         if status not in (0, 1) or not report.is_file():
             return Outcome(0, 0, 1, output)

@@ -27,8 +27,7 @@ COVERED = ("I1", "I2", "I3", "I4", "I5", "I7", "I9", "B")
         for mutant in MUTANTS
     ],
 )
-# Without the rule and with it, each with a second try.
-@pytest.mark.timeout(4 * engine.EMULATED_LIMIT_S + 420)
+@pytest.mark.timeout(2 * engine.EMULATED_LIMIT_S + 420)
 def test_removed_rule_is_noticed(mutant: Mutant) -> None:
     if mutant.is_emulated:
         # What every image has in common may take minutes to compile: not the mutant's.
@@ -92,10 +91,7 @@ def test_engine_ends_tests_that_have_no_end_and_goes_on(
     monkeypatch.setattr(engine, "LIMIT_S", 6)
     waits = GOOD.replace("assert floor(5, 3) == 5", "while floor(5, 3) != 5:\n        sleep(1)")
     waits = waits.replace("import os, sys\n", "import os, sys\nfrom time import sleep\n")
-    with (
-        pytest.warns(UserWarning, match="(?s)have no end.*test_rises"),
-        pytest.raises(MutantError, match="have no end"),
-    ):
+    with pytest.raises(MutantError, match=r"(?s)have no end.*test_rises"):
         engine.check(_mutant(tmp_path, waits))
     assert "test_rises" in engine.check(_mutant(tmp_path, GOOD))
 
