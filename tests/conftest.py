@@ -41,8 +41,8 @@ def _generate() -> None:
         Path(fresh).replace(target)
 
 
-# Where these are set pytest spells out how two values differ: for two flashes, which a failing test
-# compares, that takes minutes.
+# Where these are set pytest spells out how two values differ: for two flashes, which a failing
+# test compares, that takes minutes.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
 
