@@ -8,6 +8,7 @@ import pytest
 
 from tests.mutants import engine
 from tests.mutants.engine import Mutant, MutantError
+from tests.mutants.nursery import Nursery
 from tidemark_host import toolchain
 
 MUTANTS = engine.load()
@@ -93,6 +94,25 @@ def test_engine_ends_tests_that_have_no_end_and_goes_on(
     waits = waits.replace("import os, sys\n", "import os, sys\nfrom time import sleep\n")
     with pytest.raises(MutantError, match=r"(?s)have no end.*test_rises"):
         engine.check(_mutant(tmp_path, waits))
+    assert "test_rises" in engine.check(_mutant(tmp_path, GOOD))
+
+
+def test_engine_goes_on_after_a_run_that_was_interrupted(
+    tmp_path: Path, rule: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the time-out of the test around it: that run's answer is not taken for the next's."""
+    answer, answers = Nursery._answer, []
+
+    def interrupted(nursery: Nursery, until: float) -> int:
+        answers.append(until)
+        if len(answers) == 2:
+            raise KeyboardInterrupt
+        return answer(nursery, until)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Nursery, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.check(_mutant(tmp_path, GOOD))
     assert "test_rises" in engine.check(_mutant(tmp_path, GOOD))
 
 

@@ -216,6 +216,26 @@ def _safe_then_anew(world: World) -> None:
 def _reads(world: World) -> None:
     """A board with three readings of an earlier boot that nobody has acknowledged."""
     _running(world, "reads")
+    _store_three(world)
+
+
+def _full_outbox(world: World) -> None:
+    """The same in an outbox where the next boot's readings begin a sector that holds old ones."""
+    from tidemark.outbox import Outbox
+
+    _running(world, "reads")
+    region, content = _region(world, "outbox")
+    outbox = Outbox(region)
+    outbox.recover()
+    index = 0
+    while outbox._serial <= region.sectors or outbox._next_chunk < outbox._chunks - 1:
+        index += 1
+        outbox.ack(outbox.add(1, index, bytes(100)))
+    world.life.load(bytes(content))
+    _store_three(world)
+
+
+def _store_three(world: World) -> None:
     world.deaf = lambda _world: True
     world.power_on()
     world.run(lambda w: len(_waiting(w)) >= 3, "three readings stored")
@@ -426,6 +446,12 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "counter": Scenario(
         "a boot that erases a counter sector", _old_counter, _runs(1), erases=("counter",)
+    ),
+    "outbox": Scenario(
+        "backlog and live readings, which erase an outbox sector",
+        _full_outbox,
+        _all_readings,
+        erases=("outbox",),
     ),
     "runtime": Scenario(
         "an application with its runtime, from a blank otadata to confirmation",
