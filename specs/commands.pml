@@ -13,13 +13,13 @@
    holds: I6 "done" is said only of an effect that happened, "unknown" and "refused" only of one that did not begin
    run:
    run: COMMANDS=3 KEPT=1 BOOTS=2
-   twin: EFFECT_FIRST      the effect comes before its intent is durable
-   twin: RESULT_FIRST      the result is journalled before the effect
-   twin: NO_BOOT_NONCE     the command is not bound to a boot
-   twin: MARK_IN_RAM       the high mark is lost with a reset
-   twin: INTERRUPTED_AGAIN an intent without a result is run again though it is not idempotent
-   twin: UNKNOWN_RUNS      a number at or below the mark without a record is run
-   twin: NO_AFFIRM         the journal is relied upon as read
+   twin: EFFECT_FIRST      the effect comes before its intent is durable [effects[n] == 1]
+   twin: RESULT_FIRST      the result is journalled before the effect [effects[n] >= 1]
+   twin: NO_BOOT_NONCE     the command is not bound to a boot [b == boot]
+   twin: MARK_IN_RAM       the high mark is lost with a reset [effects[n] == 1]
+   twin: INTERRUPTED_AGAIN an intent without a result is run again though it is not idempotent [effects[n] == 1]
+   twin: UNKNOWN_RUNS      a number at or below the mark without a record is run [effects[n] == 1]
+   twin: NO_AFFIRM         the journal is relied upon as read [effects[n] == 1]
 */
 
 #ifndef COMMANDS

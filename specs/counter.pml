@@ -11,14 +11,14 @@
    run: AGING=0 SECTORS=2 PER=1
    run: AGING=0 SECTORS=2 PER=3
    run: AGING=1 CUTS=1 SECTORS=4 LAST=12
-   twin: ADDRESS_NOT_PURE  rule 1, a record's bytes differ from one attempt to the next
-   twin: FIRST_BLANK_ENDS  rule 2, the scan stops at the first blank slot
-   twin: JUNK_IS_FREE AGING=1 CUTS=1 SECTORS=4  rule 2, junk counts as unused
-   twin: NO_AFFIRM         rule 3, the maximum is relied upon as read
-   twin: ERASE_IF_NEEDED   rule 4, a sector that reads blank is not erased
-   twin: ISSUE_FIRST       rule 5, issued before the record is written and read back
-   twin: STARTS_ANEW AGING=1 CUTS=1 SECTORS=2  a provisioned board without a record begins at 1
-   twin: AGING=1 CUTS=2 SECTORS=4 LAST=12  the limit of it: junk in the first slot of all sectors but one
+   twin: ADDRESS_NOT_PURE  rule 1, a record's bytes differ from one attempt to the next [issued]
+   twin: FIRST_BLANK_ENDS  rule 2, the scan stops at the first blank slot [issued]
+   twin: JUNK_IS_FREE AGING=1 CUTS=1 SECTORS=4  rule 2, junk counts as unused [issued]
+   twin: NO_AFFIRM         rule 3, the maximum is relied upon as read [issued]
+   twin: ERASE_IF_NEEDED   rule 4, a sector that reads blank is not erased [issued]
+   twin: ISSUE_FIRST       rule 5, issued before the record is written and read back [issued]
+   twin: STARTS_ANEW AGING=1 CUTS=1 SECTORS=2  a provisioned board without a record begins at 1 [issued]
+   twin: AGING=1 CUTS=2 SECTORS=4 LAST=12  the limit of it: junk in the first slot of all sectors but one [issued]
 */
 
 #ifndef SECTORS

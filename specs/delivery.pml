@@ -11,13 +11,13 @@
    holds: I2 a report has one effect at most
    run:
    run: SESSIONS=3
-   twin: NO_READING_WINDOW   the gateway knows counters, not the ids of readings
-   twin: TWO_TRANSACTIONS    the id is marked in one transaction, the insert is another
-   twin: ACK_FIRST           acknowledged before the transaction is committed
-   twin: SENT_IS_DONE        the board drops a reading once the broker has it
-   twin: WINDOW_IN_RAM       the replay window is lost with the gateway's restart
-   twin: WINDOW_BEFORE_MAC   the window is updated before the message is known to be authentic
-   twin: LOST_EPOCH          a boot of the board uses an epoch again
+   twin: NO_READING_WINDOW   the gateway knows counters, not the ids of readings [upstream[what - 1] == 1]
+   twin: TWO_TRANSACTIONS    the id is marked in one transaction, the insert is another [upstream[in_flight[q] - 1] == 1]
+   twin: ACK_FIRST           acknowledged before the transaction is committed [upstream[in_flight[q] - 1] == 1]
+   twin: SENT_IS_DONE        the board drops a reading once the broker has it [upstream[i] == 1]
+   twin: WINDOW_IN_RAM       the replay window is lost with the gateway's restart [effects[m] == 1]
+   twin: WINDOW_BEFORE_MAC   the window is updated before the message is known to be authentic [upstream[in_flight[q] - 1] == 1]
+   twin: LOST_EPOCH          a boot of the board uses an epoch again [upstream[in_flight[q] - 1] == 1]
 */
 
 #ifndef EPOCHS

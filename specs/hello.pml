@@ -14,14 +14,14 @@
    run:
    run: NONCES=2 CLONE
    run: NONCES=2 LOSS CLONE
-   twin: NEW_WELCOME           the same hello gets another welcome each time
-   twin: ANY_WELCOME           the board takes a welcome that answers another hello
-   twin: NO_NONCE              a hello need not answer a nonce of this gateway
-   twin: EPOCH_FALLS CLONE NONCES=2 a hello of a lower epoch is accepted
-   twin: LOWER_EPOCH_ALARMS    any hello of a lower epoch is an alarm
-   twin: NO_SECOND_NONCE CLONE NONCES=2 the boot nonce of an epoch is not compared
-   twin: KIDS_START_ANEW       the count of handshakes is lost with a restart, and keys are found by it alone
-   twin: LOSS SIGNED           the limit of it: a gateway that lost its windows accepts a signed report again
+   twin: NEW_WELCOME           the same hello gets another welcome each time [keys[b] == session_before]
+   twin: ANY_WELCOME           the board takes a welcome that answers another hello [maced_by[w] == answers[w]]
+   twin: NO_NONCE              a hello need not answer a nonce of this gateway [keys[b] == session_before]
+   twin: EPOCH_FALLS CLONE NONCES=2 a hello of a lower epoch is accepted [heard]
+   twin: LOWER_EPOCH_ALARMS    any hello of a lower epoch is an alarm [exists]
+   twin: NO_SECOND_NONCE CLONE NONCES=2 the boot nonce of an epoch is not compared [heard]
+   twin: KIDS_START_ANEW       the count of handshakes is lost with a restart, and keys are found by it alone [w == session]
+   twin: LOSS SIGNED           the limit of it: a gateway that lost its windows accepts a signed report again [accepted]
 */
 
 #ifndef EPOCHS

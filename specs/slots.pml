@@ -14,16 +14,16 @@
    holds: I5 a release that was rejected is not tried again, and a healthy one is not rejected
    run:
    run: DECAY
-   twin: ANY_TARGET       a download may take the confirmed slot
-   twin: RUNNING_TARGET   a download may take the running slot
-   twin: NO_DIGEST_CHECK DECAY  an image is run without a look at its digest
-   twin: JUMP_FIRST       the trial boot is not journalled before the jump
-   twin: STAGED_FIRST NO_DIGEST_CHECK  STAGED is journalled before the image is whole
-   twin: FLOOR_IGNORED    an index below the floor is a candidate, and is tried
-   twin: NO_AFFIRM        the boot record is relied upon as read
-   twin: NO_AFFIRM_REJECTED  the list of rejections is relied upon as read
-   twin: FLAG_FIRST       the boot record says REJECTED before the list does, and the list is what counts
-   twin: OUTAGE_REJECTS   an outage counts like a fault
+   twin: ANY_TARGET       a download may take the confirmed slot [s != running]
+   twin: RUNNING_TARGET   a download may take the running slot [s != running]
+   twin: NO_DIGEST_CHECK DECAY  an image is run without a look at its digest [image[running]]
+   twin: JUMP_FIRST       the trial boot is not journalled before the jump [streak]
+   twin: STAGED_FIRST NO_DIGEST_CHECK  the slot is journalled as STAGED before its image is whole [image[running]]
+   twin: FLOOR_IGNORED    an index below the floor is a candidate, and is tried [>= top]
+   twin: NO_AFFIRM        the boot record is relied upon as read [>= reported]
+   twin: NO_AFFIRM_REJECTED  the list of rejections is relied upon as read [known_bad]
+   twin: FLAG_FIRST       the boot record says REJECTED before the list does, and the list is what counts [known_bad]
+   twin: OUTAGE_REJECTS   an outage counts like a fault [nature]
 */
 
 #define POWER_BOOTS 2 /* 16 on the board */

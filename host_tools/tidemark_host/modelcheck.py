@@ -4,7 +4,8 @@ A model says in its first comment what it holds and how it is run:
 
     holds: I3 what is checked, after the invariant's name
     run: NAME VALUE=2            one exhaustive search with these macros defined; may be empty
-    twin: NAME VALUE=2  words    the same, but an assertion must fail: the words say what is broken
+    twin: NAME VALUE=2  words [n == 1]   the same, but an assertion must fail, one that reads so in
+                                 part: the words say what is broken
 
 Exit status 0 only when every run was searched to its end without an error and every twin fails.
 """
@@ -39,11 +40,13 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One search. `broken`: what a twin has removed, "" for the model itself."""
+    """One search. `broken`: what a twin has removed, "" for the model itself. `fails`: a part of
+    the assertion that must fail then."""
 
     model: str
     defines: tuple[str, ...]
     broken: str
+    fails: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Outcome:
     model: str
     defines: str
     broken: str
+    fails: str
     verdict: str
     states: int
     transitions: int
@@ -62,22 +66,30 @@ class Outcome:
 
     @property
     def is_as_wanted(self) -> bool:
-        """Say whether the model holds, or the twin is refuted by one of its assertions."""
-        return self.verdict == ("refuted" if self.broken else "holds")
+        """Say whether the model holds, or the twin is refuted by the assertion it names."""
+        if not self.broken:
+            return self.verdict == "holds"
+        # Spin sets its own blanks and parentheses.
+        wanted, failed = (re.sub(r"[\s()]", "", text) for text in (self.fails, self.assertion))
+        return self.verdict == "refuted" and wanted in failed
 
 
 def jobs(path: Path) -> list[Job]:
     """Read the runs and twins of a model. Raises ModelError for a comment that has none."""
     head = path.read_text().partition("*/")[0]
     found: list[Job] = []
-    for kind, rest in re.findall(r"^ +(run|twin):(.*)$", head, re.MULTILINE):
-        words = rest.split()
+    for kind, line in re.findall(r"^ +(run|twin):(.*)$", head, re.MULTILINE):
+        text, _, fails = line.rstrip().removesuffix("]").partition(" [")
+        words = text.split()
         defines: list[str] = []
         while words and _DEFINE.match(words[0]):
             defines.append(words.pop(0))
-        if (kind == "twin") != bool(words):
-            raise ModelError(f"{path.name}: a twin says in words what is broken, a run has none")
-        found.append(Job(path.stem, tuple(defines), " ".join(words)))
+        if (kind == "twin") != bool(words) or bool(words) != bool(fails):
+            raise ModelError(
+                f"{path.name}: a twin says in words what is broken and, in brackets, which "
+                "assertion fails; a run has neither"
+            )
+        found.append(Job(path.stem, tuple(defines), " ".join(words), fails))
     if not any(job.broken for job in found) or all(job.broken for job in found):
         raise ModelError(f"{path.name}: needs a run and a broken twin")
     return found
@@ -144,6 +156,7 @@ def _outcome(job: Job, text: str, seconds: float) -> Outcome:
         job.model,
         " ".join(job.defines),
         job.broken,
+        job.fails,
         verdict,
         number(r"(\d+) states, stored"),
         number(r"(\d+) transitions"),
@@ -205,6 +218,8 @@ def main(argv: list[str]) -> int:
 def _line(outcome: Outcome) -> str:
     mark = "ok  " if outcome.is_as_wanted else "FAIL"
     what = f"without: {outcome.broken}" if outcome.broken else "the model"
+    if outcome.verdict == "refuted" and not outcome.is_as_wanted:
+        what += f"; failed: {outcome.assertion}, wanted: {outcome.fails or 'none'}"
     return (
         f"{mark} {outcome.model:9} {outcome.verdict:10} {outcome.states:>10,} states "
         f"{outcome.seconds:6.1f} s  {outcome.defines or '-':42} {what}"

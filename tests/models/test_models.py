@@ -15,13 +15,13 @@ from tidemark_host.toolchain_spin import spin
 MODELS = sorted(SPECS.glob("*.pml"), key=lambda path: path.name)
 QUICK = [
     Job("counter", ("AGING=0",), ""),
-    Job("counter", ("NO_AFFIRM",), "rule 3"),
+    Job("counter", ("NO_AFFIRM",), "rule 3", "issued"),
     Job("slots", (), ""),
-    Job("slots", ("NO_AFFIRM",), "affirm"),
+    Job("slots", ("NO_AFFIRM",), "affirm", "reported"),
     Job("commands", (), ""),
-    Job("commands", ("EFFECT_FIRST",), "intent first"),
-    Job("delivery", ("ACK_FIRST",), "persist before acknowledge"),
-    Job("hello", ("NEW_WELCOME",), "same hello, same welcome"),
+    Job("commands", ("EFFECT_FIRST",), "intent first", "effects[n] == 1"),
+    Job("delivery", ("ACK_FIRST",), "persist before acknowledge", "upstream"),
+    Job("hello", ("NEW_WELCOME",), "same hello, same welcome", "keys[b]"),
 ]
 
 
@@ -45,11 +45,21 @@ def test_a_search_that_does_not_end_is_no_proof(tmp_path: Path) -> None:
     assert check(Job("deep", (), ""), spin(), tmp_path).verdict == "incomplete"
 
 
+def test_a_twin_that_fails_elsewhere_is_not_refuted(tmp_path: Path) -> None:
+    (tmp_path / "two.pml").write_text("int n;\nactive proctype p() { assert(n == 1) }\n")
+    checker = spin()
+    for fails, is_as_wanted in (("n == 1", True), ("n == 2", False)):
+        outcome = check(Job("two", (), "a rule", fails), checker, tmp_path)
+        assert outcome.verdict == "refuted"
+        assert outcome.is_as_wanted is is_as_wanted
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("/* run:\n   twin: NAME\n*/", "in words"),
-        ("/*\n   run: NAME and words\n   twin: NAME words\n*/", "in words"),
+        ("/* run:\n   twin: NAME words\n*/", "in brackets"),
+        ("/*\n   run: NAME and words\n   twin: NAME words [n]\n*/", "in words"),
         ("/*\n   run:\n*/", "broken twin"),
     ],
 )
