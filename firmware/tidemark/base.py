@@ -22,6 +22,7 @@ _SHORT_BOOTS_FREE = const(3)
 _RESCUE_FROM = const(5)  # crashes
 _RESCUE_MS = const(60_000)
 _RESCUE_MAX_MS = const(3_600_000)
+_OUTBOX_LOOKS = const(2)
 _RADIO_DELAY_MAX_MS = const(600_000)
 _RADIO_RESET_MS = const(60_000)  # without a driver for the radio: until the first reset
 _RADIO_RESET_MAX_MS = const(3_600_000)
@@ -183,13 +184,18 @@ class Base:
         return True
 
     def _recover_outbox(self):
-        """Not before the hand-over: a full one takes longer than all that this waits for."""
-        try:
-            self.outbox.recover()
-        except TidemarkError as error:
-            self.refuse(error, "outbox")
-            if self.mode != "rescue":  # which stores no reading
-                raise
+        """Not before the hand-over: a full one takes longer than all that this waits for.
+
+        One that can't be read takes nothing in this boot. All else goes on: it is neither the
+        image's fault nor worth the application.
+        """
+        for look in range(1, _OUTBOX_LOOKS + 1):
+            try:
+                self.outbox.recover()
+                return
+            except FlashError as error:
+                if look == _OUTBOX_LOOKS:
+                    self.refuse(error, "outbox")
 
     def _connect(self):
         from tidemark.connection import Connection
@@ -379,11 +385,14 @@ class Base:
             self._was_healthy = True
             self.record("healthy")
             self.slots.healthy()
-        if self.why == "crash-loop" and now >= self._rescue_ms() and not self.updates.running:
-            self.reset("rescue")
+        if self.why in ("crash-loop", "base-fault") and not self.updates.running:
+            if now >= self._rescue_ms():
+                self.reset("rescue")
 
     def _rescue_ms(self):
-        """How long a rescue for a crash loop lasts before the image gets its next turn."""
+        """How long a rescue lasts before the image gets its next turn."""
+        if self.why == "base-fault":
+            return _RESCUE_MAX_MS  # nobody knows what it was, nor that it will be gone
         turns = max(0, self.slots.crashes - _RESCUE_FROM) // 2
         return min(_RESCUE_MS << min(turns, 10), _RESCUE_MAX_MS)
 

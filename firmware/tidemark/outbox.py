@@ -63,9 +63,12 @@ class Outbox:
         self.dropped = 0
 
     def recover(self):
-        """Find what is pending and return how many readings that are (int). Writes nothing."""
+        """Find what is pending and return how many readings that are (int). Writes nothing.
+
+        One that raises leaves an outbox that knows of nothing and takes nothing.
+        """
         self._failures = self._region.sectors
-        self._serial = self._next_chunk = self._at = self._end = 0
+        self._serial = self._next_chunk = self._at = self._end = self._waiting = 0
         for index in range(self._region.sectors):
             serial = self._stamp_at(index * self._region.sector)
             if serial > self._serial and (serial - 1) % self._region.sectors == index:
@@ -78,14 +81,15 @@ class Outbox:
                 # One that was ever touched is not this boot's.
                 if not self._region.is_blank(base + chunk * self._chunk, self._chunk):
                     self._next_chunk = chunk + 1
-        self._waiting = 0
+        waiting = 0
         self._oldest = self._handle(self._first_serial(), 0)
         for item in self._walk(self._oldest):
-            if not self._waiting:
+            if not waiting:
                 self._oldest = item[0]
-            self._waiting += 1
+            waiting += 1
+        self._waiting = waiting
         self._failures = 0
-        return self._waiting
+        return waiting
 
     def __len__(self):
         return self._waiting

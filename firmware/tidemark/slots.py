@@ -62,6 +62,7 @@ class Slots:
     def __init__(self, journal):
         self.journal = journal
         self.running = NONE
+        self.mounted = NONE  # the slot whose image is mapped: some of it may be in use
         self.confirmed = NONE
         self._decayed = False  # the confirmed slot no longer holds its image
         self._known = False  # whether this is what the journal says: else no slot is written
@@ -218,18 +219,18 @@ class Slots:
 
     def target_slot(self):
         """The slot (0 or 1) that may be overwritten: never the running one, never the last
-        confirmed one (I3)."""
+        confirmed one (I3), never one whose code is in use though a rescue runs."""
         if not self._known:
             raise SlotError("slots-unknown", "which slot is confirmed cannot be read")
         for slot in (1, 0):
-            if slot not in (self.confirmed, self.running):
+            if slot not in (self.confirmed, self.running, self.mounted):
                 return slot
         raise SlotError("no-target", "no slot may be overwritten")
 
     def begin_write(self, slot, release):
         """Journals WRITING before the first erase. A repeated call for the same release resumes
         and writes nothing."""
-        if slot in (self.confirmed, self.running):
+        if slot in (self.confirmed, self.running, self.mounted):
             raise SlotError("protected", "slot %d is in use" % slot)
         self.check_candidate(release)
         if self._states[slot] == WRITING and self._releases[slot] == release:

@@ -228,6 +228,7 @@ def _run_image(slot):
     what = ("ab"[slot], release.index, release.version, base.mode)
     print("tidemark: slot %s, release %d (%s), %s" % what)
     try:
+        base.slots.mounted = slot
         image.mount(base.regions["slot_a" if slot == 0 else "slot_b"], release)
         sys.path[:] = [".frozen", image.MOUNT_POINT]
         from agent import app
@@ -242,6 +243,7 @@ def _run_image(slot):
     except BaseFault:
         # In a trial this leaves it open, as a lost supply does: the image was not shown at fault.
         base.mode, base.why = "rescue", "base-fault"
+        sys.path[:] = [".frozen"]  # the base alone
         _run_rescue()
     except (SystemExit, Exception) as error:
         # The one broad catch of the application: whatever an image does ends here, as evidence.

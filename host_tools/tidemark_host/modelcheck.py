@@ -79,11 +79,12 @@ def jobs(path: Path) -> list[Job]:
     head = path.read_text().partition("*/")[0]
     found: list[Job] = []
     for kind, line in re.findall(r"^ +(run|twin):(.*)$", head, re.MULTILINE):
-        text, _, fails = line.rstrip().removesuffix("]").partition(" [")
-        words = text.split()
+        named = re.search(r" \[(.*\w.*)\]\s*$", line)
+        words = line[: named.start() if named else None].split()
         defines: list[str] = []
         while words and _DEFINE.match(words[0]):
             defines.append(words.pop(0))
+        fails = named[1] if named else ""
         if (kind == "twin") != bool(words) or bool(words) != bool(fails):
             raise ModelError(
                 f"{path.name}: a twin says in words what is broken and, in brackets, which "

@@ -59,6 +59,8 @@ def test_a_twin_that_fails_elsewhere_is_not_refuted(tmp_path: Path) -> None:
     [
         ("/* run:\n   twin: NAME\n*/", "in words"),
         ("/* run:\n   twin: NAME words\n*/", "in brackets"),
+        ("/* run:\n   twin: NAME words [()]\n*/", "in brackets"),
+        ("/* run:\n   twin: NAME words [n\n*/", "in brackets"),
         ("/*\n   run: NAME and words\n   twin: NAME words [n]\n*/", "in words"),
         ("/*\n   run:\n*/", "broken twin"),
     ],

@@ -41,10 +41,14 @@ def test_the_tests_that_the_table_names_exist() -> None:
 
 def test_the_cases_that_the_page_names_exist() -> None:
     text = "".join(
-        (REPO / "tests" / "system" / name).read_text()
-        for name in ("test_cannot_promise.py", "test_boot_chain.py")
+        (REPO / "tests" / name).read_text()
+        for name in (
+            "system/test_cannot_promise.py",
+            "system/test_boot_chain.py",
+            "wear/test_base_refuses.py",
+        )
     )
     page = table.PAGE.read_text().partition(table.BEGIN)[0]
     named = {word for word in page.split("`") if word.startswith("test_") and "." not in word}
-    assert len(named) == 13
+    assert len(named) == 14
     assert [name for name in named if f"def {name}(" not in text] == []

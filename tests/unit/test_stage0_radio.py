@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tidemark import image, reasons, stage0
+from tidemark import image, reasons, settings, stage0
+from tidemark.base import BaseFault
 
 
 def staged(monkeypatch: pytest.MonkeyPatch, seen: list[Any]) -> Any:
@@ -44,6 +46,31 @@ def test_driver_is_had_before_the_image_is_touched(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt):
         stage0._run_image(0)
     assert seen == ["driver", "", "deadline", "ends"]
+
+
+def test_rescue_that_takes_an_images_place_leaves_its_slot_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The image is mapped, and a part of it imported, when the base turns out to fail."""
+    base = staged(monkeypatch, [])
+    found: list[Any] = []
+
+    def fails() -> bool:
+        raise BaseFault("no memory for the session")
+
+    def rescue() -> None:
+        found.extend([base.slots.mounted, list(sys.path), base.mode, base.why])
+
+    base.slots.mounted = None
+    monkeypatch.setattr(image, "mount", lambda region, release: None)
+    monkeypatch.setitem(sys.modules, "agent", SimpleNamespace(app=SimpleNamespace()))
+    monkeypatch.setattr(settings, "load", lambda app: {})
+    monkeypatch.setattr(base, "connect", fails, raising=False)
+    monkeypatch.setattr(stage0, "_run_rescue", rescue)
+    with monkeypatch.context() as patch:  # pytest imports when an assertion fails
+        patch.setattr(sys, "path", list(sys.path))
+        stage0._run_image(0)
+    assert found == [0, [".frozen"], "rescue", "base-fault"]
 
 
 def test_driver_of_a_rescue_is_had_under_the_same_marker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,5 +261,6 @@ def test_nothing_is_written_behind_half_a_recovery():
         assert error.code == "flash-io"
     finally:
         flash.view = view
+    assert not len(again) and not _ids(again)
     assert _code(again.add, 4, 0, b"new") == "outbox-worn"
     assert _ids(_outbox(flash)) == [(3, i) for i in range(5)]

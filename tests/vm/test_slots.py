@@ -96,6 +96,16 @@ def test_neither_running_nor_confirmed_slot_is_ever_a_target():
     refused("protected", slots.begin_write, 0, release(12))
 
 
+def test_slot_of_which_code_is_in_use_is_no_target_of_the_rescue_after_it():
+    slots = in_trial()
+    slots.mounted = slots.running
+    slots.running = NONE
+    refused("no-target", slots.target_slot)
+    refused("protected", slots.begin_write, 1, release(12))
+    slots.mounted = NONE
+    assert slots.target_slot() == 1
+
+
 def test_release_at_or_below_the_floor_is_refused():
     slots = provisioned()
     slots.choose()

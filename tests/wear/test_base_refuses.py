@@ -11,7 +11,7 @@ import nor
 import tidemark_board
 from agent.health import Checks
 from agent.telemetry import Telemetry
-from tidemark.base import Base, BaseFault
+from tidemark.base import Base
 from tidemark.errors import FlashError, StateError
 from tidemark.slots import NONE, Release
 from tidemark.trial import Trial
@@ -200,21 +200,68 @@ def test_what_waits_is_found_again_before_the_application_gets_it(
     assert len(base.outbox) == 1
 
 
-def test_an_outbox_that_can_not_be_read_is_the_bases_fault_and_stops_no_rescue(
+def _errors(base: Any, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Have the flash of `base` report errors for the first `count` looks at the outbox."""
+    start = tidemark_board.REGIONS["outbox"][0]
+    view, looks = base.port._flash.view, []
+
+    def fails(off: int, n: int) -> object:
+        if off == start:
+            looks.append(off)
+            if len(looks) <= count:
+                raise FlashError("flash-io", "no answer")
+        return view(off, n)
+
+    monkeypatch.setattr(base.port._flash, "view", fails)
+
+
+def test_an_outbox_that_can_not_be_read_takes_nothing_and_all_else_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails() -> int:
-        raise FlashError("flash-io", "no answer")
+    first, flash = _base()
+    first.outbox.recover()
+    first.outbox.add(1, 1, b"a reading")
+    for mode in ("normal", "trial", "rescue"):
+        with monkeypatch.context() as patch:
+            base = _connectable(flash, patch)
+            _errors(base, patch, 100)
+            base.mode = mode
+            assert base.connect()
+            assert _codes(base)[-1] == "flash-io"
+            telemetry = Telemetry(base, [SimpleNamespace(number=1, read=lambda: 20)])
+            telemetry.sample()
+            assert telemetry.complaint() is None
+            assert base.outbox.dropped == 1 and not base.outbox.pending()
+    assert _codes(base) == ["flash-io", "outbox-worn"] * 3
+    again = _connectable(flash, monkeypatch)
+    assert again.connect()
+    assert [item[3] for item in again.outbox.pending()] == [b"a reading"]
 
-    _, flash = _base()
+
+def test_one_error_of_the_flash_costs_no_boot_its_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, flash = _base()
+    first.outbox.recover()
+    first.outbox.add(1, 1, b"a reading")
     base = _connectable(flash, monkeypatch)
-    monkeypatch.setattr(base.outbox, "recover", fails)
-    base.mode = "trial"
-    with pytest.raises(BaseFault):
-        base.connect()
-    assert _codes(base) == ["flash-io", "base-fault"]
-    base.mode = "rescue"
+    _errors(base, monkeypatch, 1)
     assert base.connect()
+    assert len(base.outbox) == 1 and not _codes(base)
+
+
+@pytest.mark.parametrize(("why", "after_ms"), [("base-fault", 3_600_000), ("crash-loop", 60_000)])
+def test_a_rescue_that_nobody_ends_gives_the_application_its_turn(why: str, after_ms: int) -> None:
+    base, _ = _base()
+    base.mode, base.why = "rescue", why
+    base.updates = SimpleNamespace(running=False)
+    base.port.now = after_ms - 1
+    base._report_step()
+    base.port.now = after_ms
+    base.updates.running = True
+    base._report_step()
+    base.updates.running = False
+    with pytest.raises(Reset):
+        base._report_step()
+    assert _codes(base) == ["reset"]
 
 
 def test_an_error_of_the_flash_leaves_a_trial_open() -> None:
