@@ -10,6 +10,7 @@
    holds: I2 a message under session keys is accepted in the session it was made in only
    holds: I2 when the gateway took a hello and the board its welcome, both hold the same keys
    holds: I9 without a clone there is no alarm
+   holds: I9 after the alarm nobody is heard under that key
    holds: I9 two boards are never both heard in one epoch: the second one's hello is the alarm
    run:
    run: NONCES=2 CLONE
@@ -20,6 +21,7 @@
    twin: EPOCH_FALLS CLONE NONCES=2 a hello of a lower epoch is accepted [heard]
    twin: LOWER_EPOCH_ALARMS    any hello of a lower epoch is an alarm [exists]
    twin: NO_SECOND_NONCE CLONE NONCES=2 the boot nonce of an epoch is not compared [heard]
+   twin: QUARANTINE_IGNORED CLONE NONCES=2 the alarm shuts nobody out [quarantined]
    twin: KIDS_START_ANEW       the count of handshakes is lost with a restart, and keys are found by it alone [w == session]
    twin: LOSS SIGNED           the limit of it: a gateway that lost its windows accepts a signed report again [accepted]
 */
@@ -63,6 +65,11 @@ byte highest = NONE, of_board;
 byte taken;                 /* window: reports accepted, a bit (board, epoch) */
 byte handshakes;
 bool quarantined;
+#ifdef QUARANTINE_IGNORED
+#define shut_out false
+#else
+#define shut_out quarantined
+#endif
 byte nonce, former = NONE;  /* RAM: the current one and the one before */
 byte session = NONE;        /* RAM: the newest welcome, whose keys it holds, */
 byte session_before = NONE; /* and the one in use until a message comes under the newest */
@@ -202,7 +209,7 @@ active proctype gateway() {
 #endif
             :: else ->
                 if
-                :: !quarantined && welcomes < WELCOMES ->
+                :: !shut_out && welcomes < WELCOMES ->
                     highest = e; of_board = b;
                     hear(b, e);
                     answers[welcomes] = h; kid_of[welcomes] = handshakes; handshakes++;
@@ -223,7 +230,7 @@ active proctype gateway() {
         fi;
         h = 0; b = 0; e = 0 }
     :: atomic { /* any message under session keys */
-        session != NONE && maced && !quarantined ->
+        session != NONE && maced && !shut_out ->
         w = 0;
         do
         :: w < WELCOMES - 1 -> w++
@@ -246,7 +253,7 @@ active proctype gateway() {
         fi;
         w = 0 }
     :: atomic { /* any signed report; it names no session, so its epoch must be the newest hello's */
-        reports && highest != NONE && !quarantined ->
+        reports && highest != NONE && !shut_out ->
         if :: b = 0 :: b = 1 fi;
         if :: e = 0 :: e = 1 fi;
         if
