@@ -75,26 +75,21 @@ class Journal:
     def recover(self):
         """Find the current unit and index it. Writes nothing. Returns whether there was one."""
         size = self._blocks * _BLOCK
-        current = committed = -1
-        best = 0
-        scanned = {}
-        for base in (0, size):
+        # The later generation first: where that unit is settled, the other one is not looked at.
+        later = size if self._header_at(size) > self._header_at(0) else 0
+        for base in (later, size - later):
             self._scan(base)
-            scanned[base] = self._scanned()
-            if self._settled and self._generation > best:
-                best = self._generation
-                current = base
-                committed = self._last[0] if self._last[1] == _COMMIT else -1
-        if current < 0:
+            if self._settled:
+                break
+        else:
             self._forget(0)
             return False
-        if committed >= 0 and self._header_at(size - current) == best + 1:
+        other = self._other()
+        if self._last[1] == _COMMIT and self._header_at(other) == self._generation + 1:
             # Complete, but nothing in it says so yet: the COMMIT is made firm by the first write.
-            current = size - current
-        else:
-            committed = -1
-        self._take_scan(current, scanned[current])
-        self._commit = committed
+            commit = self._last[0]
+            self._scan(other)
+            self._commit = commit
         return True
 
     def is_blank(self):
@@ -138,6 +133,9 @@ class Journal:
             elif self._hidden:
                 # A torn first record may come to light in a later boot: settle that there is none.
                 self._store(key, _DELETED, b"")
+            elif self._generation:
+                # There is none in this unit, which may be the current one by a torn COMMIT.
+                self._guarded(self._settle)
         return self.get(key)
 
     def put(self, key, value):
@@ -217,22 +215,28 @@ class Journal:
 
     def _store(self, key, kind, value):
         """Append one record, by way of compaction where the unit is full; read it back."""
+        # Until this has returned, nobody may take the key's value for firm.
+        self._affirmed.discard(key)
+        self._guarded(self._record, key, kind, value)
+        self._affirmed.add(key)
+
+    def _record(self, key, kind, value):
+        if not self._generation:
+            self._bear()
+        self._settle()
+        if not self._append(key, kind, value):
+            self._compact(key, kind, value)
+
+    def _guarded(self, work, *args):
         if self._guard:
             self._guard(False)
         try:
-            # Until this has returned, nobody may take the key's value for firm.
-            self._affirmed.discard(key)
-            if not self._generation:
-                self._bear()
-            self._settle()
-            if not self._append(key, kind, value):
-                self._compact(key, kind, value)
+            work(*args)
         except FlashError as error:
             raise StateError("journal-worn", error.code)
         finally:
             if self._guard:
                 self._guard(True)
-        self._affirmed.add(key)
 
     def _limit(self):
         return self._blocks - max(_MIN_RESERVE, self._blocks // 8)
@@ -410,23 +414,12 @@ class Journal:
                 continue
             found = self._record_in(block, part)
             if found:
-                key, kind, value = found
-                self._note(block, key, kind, value)
-                block += _blocks_of(key, value)
+                self._note(block, *found)
+                block += _blocks_of(found[0], found[2])
             else:
                 self._hidden = self._open = True
                 block += 1
             self._tail = block
-
-    def _scanned(self):
-        """Return what the scan of a unit has found, for `_take_scan`."""
-        found = self._generation, self._tail, self._last, self._settled
-        return found + (self._hidden, self._open, self._index)
-
-    def _take_scan(self, base, scanned):
-        self._forget(base)
-        self._generation, self._tail, self._last, self._settled = scanned[:4]
-        self._hidden, self._open, self._index = scanned[4:]
 
     def _record_at(self, block):
         return self._record_in(block, self._region.view(self._at(self._base, block), _BLOCK))
@@ -437,10 +430,13 @@ class Journal:
         kind, klen, vlen, crc = struct.unpack_from(_RECORD, view, _CLAIM)
         if kind not in _KINDS or not 0 < klen <= MAX_KEY or vlen > MAX_VALUE:
             return None
-        if block + _blocks_for(klen, vlen) > self._blocks:
-            return None
         end = _HEAD + klen + vlen
-        body = bytes(view[_HEAD:end]) if end <= _BLOCK else self._body(block, klen + vlen)
+        if end <= _BLOCK:
+            body = bytes(view[_HEAD:end])
+        elif block + _blocks_for(klen, vlen) <= self._blocks:
+            body = self._body(block, klen + vlen)
+        else:
+            return None
         if crc != _crc(self._generation, block, kind, klen, vlen, body):
             return None
         value = body[klen:]
@@ -497,7 +493,7 @@ def _header(generation):
 def _crc(generation, block, kind, klen, vlen, body):
     # The place is part of the sum: a record of a former generation is none in this one.
     head = struct.pack(">IHBBH", generation, block, kind, klen, vlen)
-    return binascii.crc32(body, binascii.crc32(head)) & 0xFFFFFFFF
+    return binascii.crc32(body, binascii.crc32(head))
 
 
 def _blocks_for(klen, vlen):

@@ -143,6 +143,30 @@ def test_a_unit_whose_last_record_no_longer_reads_is_left_all_the_same() -> None
     assert _opened(flash).get("key") == b"3"
 
 
+def test_a_key_that_is_gone_by_a_torn_commit_is_gone_for_good_once_affirmed() -> None:
+    flash = nor.NorFlash(2 * 11 * BLOCK, sector=11 * BLOCK, page=BLOCK, weak=True)
+    journal = _opened(flash)
+    journal.put("key", b"1")
+    while journal._append("other", ord("V"), bytes(20)):
+        pass  # full: the next change goes to the other unit
+    before = flash.snapshot(), flash.operations
+    journal = _opened(flash)
+    journal.delete("key")
+    # The COMMIT is the last but two: behind it come the claim and the record of SETTLED.
+    last = flash.operations - before[1] - 3
+    flash.restore(before[0])
+    flash.plan_cut(last, nor.TORN)
+    with pytest.raises(nor.PowerCut):
+        _opened(flash).delete("key")
+    flash.power_up({1: nor.NEW})
+    journal = _opened(flash)
+    assert journal._commit >= 0 and journal.get("key") is None
+    assert journal.affirm("key") is None
+    for reading in nor.READINGS:
+        flash.power_up({1: reading})
+        assert _opened(flash).get("key") is None
+
+
 def _opened(flash: nor.NorFlash) -> Journal:
     journal = Journal(Region(flash, 0, flash.size))
     journal.recover()

@@ -1,4 +1,4 @@
-"""A flash as years leave it: its rings have gone round, the journal is nearly full.
+"""A flash as years leave it: its rings have gone round, both units of the journal are full.
 
 What is done here is done by the firmware's own code, on a model of the chip; it is imported from
 `firmware_dir()`, so this runs as a program: FLASH_IN FLASH_OUT JSON, where JSON has `sector`,
@@ -24,7 +24,7 @@ from tidemark_host.toolchain_cache import REPO
 _RECORD = 16  # bytes of an epoch's record
 _EVIDENCE = 64  # of an event's
 _READING = 60  # bytes of a small reading
-_JOURNAL_RECORDS = 110  # of the 128 blocks of a unit; a few more and it is compacted
+_JOURNAL_ROOM = 6  # blocks: what a boot writes does not change the unit
 
 
 def aged(flash: bytes, board: Board) -> bytes:
@@ -80,7 +80,10 @@ def _age(cells: bytearray, facts: dict[str, Any]) -> None:
     for _ in range(2 * region("evidence").size // _EVIDENCE):
         evidence.add("boot", b"power")
     journal = part("journal")
-    for number in range(_JOURNAL_RECORDS):
+    number = 0
+    # The unit before is full, and this one all but full.
+    while journal._generation < 3 or journal._tail < journal._blocks * 7 // 8 - _JOURNAL_ROOM:
+        number += 1
         journal.put(f"aged{number % 3}", number.to_bytes(4, "big") * 10)
     outbox = part("outbox")
     for number in range(2 * region("outbox").size // _READING):
