@@ -1,6 +1,7 @@
 """What every test folder shares: where the firmware is, what is generated for the board.
 
 TIDEMARK_FIRMWARE names another firmware folder; the mutant runner points it at its altered copy.
+TIDEMARK_HYPOTHESIS names a profile of Hypothesis: "ci" is the same examples each time, untimed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+
+from hypothesis import settings
 
 import tidemark_host
 from tidemark_host.boardfile import generate_board_module, load_board
@@ -42,9 +45,12 @@ def _generate() -> None:
 
 
 # Where these are set pytest spells out how two values differ: for two flashes, which a failing
-# test compares, that takes minutes.
+# test compares, that takes minutes. Hypothesis, which repeats itself there, is told otherwise.
 for _name in ("CI", "BUILD_NUMBER"):
-    os.environ.pop(_name, None)
+    if os.environ.pop(_name, ""):
+        os.environ["TIDEMARK_HYPOTHESIS"] = "ci"
+if _profile := os.environ.get("TIDEMARK_HYPOTHESIS"):
+    settings.load_profile(_profile)
 
 _generate()
 sys.path[:0] = [str(firmware_dir()), str(GENERATED)]
