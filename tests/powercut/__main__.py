@@ -22,7 +22,7 @@ from tests.powercut.setting import Setting, make_setting, open_setting
 _FOLDER = tests.conftest.REPO / "build" / "powercut"
 _DONE = "complete"
 _RANDOM_DEPTH = 6
-_PATHS = 64  # seeded paths of a scenario
+_PATHS = 32  # seeded paths of a scenario
 _TELL_S = 1.0
 
 

@@ -28,6 +28,8 @@ async def run(site: Site, **settings: object) -> list[dict[str, Any]]:
     image = await asyncio.to_thread(site.image, "first", **settings, readings_max=READINGS)
     await asyncio.to_thread(site.flash_and_provision, image, "1.0.0")
     await site.until("all readings arrive", lambda: len(site.readings()) >= READINGS)
+    # Whoever listens beside the gateway may hear them later.
+    await site.until("all readings are heard", lambda: len(sent(site)) >= READINGS)
     rows = site.readings()
     assert len({(row["epoch"], row["index"]) for row in rows}) == len(rows) == READINGS
     # No counter twice (I1), whether it stands in the payload or in the IV.
