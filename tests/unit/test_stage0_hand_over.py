@@ -1,4 +1,6 @@
-"""Stage 0 has the radio's driver take its memory first, under a marker that blames no image."""
+"""The hand-over: the radio's driver takes its memory first, under a marker that blames no image; a
+rescue in an image's place leaves its slot alone.
+"""
 
 from __future__ import annotations
 
