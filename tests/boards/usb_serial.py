@@ -85,8 +85,9 @@ class UsbSerial:
     def _plug(self) -> None:
         self._pty = Pty(self._service.selector, self._to_board, device=True)
         self._pty.look()
-        self.path.symlink_to(self._pty.path)
+        # Counted first: who waits for the port counts what comes after it.
         self.plugs += 1
+        self.path.symlink_to(self._pty.path)
 
     def _unplug(self) -> None:
         pty, self._pty = self._pty, None
