@@ -20,6 +20,7 @@
    twin: INTERRUPTED_AGAIN an intent without a result is run again though it is not idempotent [effects[n] == 1]
    twin: UNKNOWN_RUNS      a number at or below the mark without a record is run [effects[n] == 1]
    twin: NO_AFFIRM         the journal is relied upon as read [effects[n] == 1]
+   twin: NO_AFFIRM         the same, of a result that was told already [said_done]
 */
 
 #ifndef COMMANDS

@@ -15,6 +15,7 @@
    twin: FIRST_BLANK_ENDS  rule 2, the scan stops at the first blank slot [issued]
    twin: JUNK_IS_FREE AGING=1 CUTS=1 SECTORS=4  rule 2, junk counts as unused [issued]
    twin: NO_AFFIRM         rule 3, the maximum is relied upon as read [issued]
+   twin: NO_AFFIRM AGING=0  the same: an epoch is not above all before it [e > highest]
    twin: ERASE_IF_NEEDED   rule 4, a sector that reads blank is not erased [issued]
    twin: ISSUE_FIRST       rule 5, issued before the record is written and read back [issued]
    twin: STARTS_ANEW AGING=1 CUTS=1 SECTORS=2  a provisioned board without a record begins at 1 [issued]

@@ -16,6 +16,7 @@
    run: NONCES=2 CLONE
    run: NONCES=2 LOSS CLONE
    twin: NEW_WELCOME           the same hello gets another welcome each time [keys[b] == session_before]
+   twin: NEW_WELCOME           the same, of the session that runs now [keys[b] == session)]
    twin: ANY_WELCOME           the board takes a welcome that answers another hello [maced_by[w] == answers[w]]
    twin: NO_NONCE              a hello need not answer a nonce of this gateway [keys[b] == session_before]
    twin: EPOCH_FALLS CLONE NONCES=2 a hello of a lower epoch is accepted [heard]

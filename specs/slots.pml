@@ -14,13 +14,16 @@
    holds: I5 a release that was rejected is not tried again, and a healthy one is not rejected
    run:
    run: DECAY
-   twin: ANY_TARGET       a download may take the confirmed slot [firm.confirmed]
-   twin: RUNNING_TARGET   a download may take the running slot [s != running]
+   twin: ANY_TARGET       a download may take the confirmed slot [victim == firm.confirmed]
+   twin: RUNNING_TARGET   a download may take the running slot [victim != running]
    twin: NO_DIGEST_CHECK DECAY  an image is run without a look at its digest [image[running]]
    twin: JUMP_FIRST       the trial boot is not journalled before the jump [streak]
    twin: STAGED_FIRST NO_DIGEST_CHECK  the slot is journalled as STAGED before its image is whole [image[running]]
-   twin: FLOOR_IGNORED    an index below the floor is a candidate, and is tried [>= top]
-   twin: NO_AFFIRM        the boot record is relied upon as read [>= reported]
+   twin: CONFIRMED_FIRST  the slot is journalled as confirmed before its image is whole [image[firm.confirmed]]
+   twin: CONFIRMED_FIRST  the same record, torn, may be read so [image[other.confirmed]]
+   twin: FLOOR_IGNORED    an index below the floor is a candidate, and is tried [running) >= top]
+   twin: FLOOR_IGNORED    the same, of a release that was reported as confirmed [running) > reported]
+   twin: NO_AFFIRM        the boot record is relied upon as read [confirmed) >= reported]
    twin: NO_AFFIRM_REJECTED  the list of rejections is relied upon as read [known_bad]
    twin: FLAG_FIRST       the boot record says REJECTED before the list does, and the list is what counts [known_bad]
    twin: OUTAGE_REJECTS   an outage counts like a fault [nature]
@@ -202,10 +205,7 @@ inline inconclusive(victim, why) {
 }
 
 inline erase(victim) {
-#ifndef ANY_TARGET
-    /* Mostly the same slot: this twin is to fail by the other rule. */
     assert(victim != running);
-#endif
     assert(!(victim == firm.confirmed) && !(torn && victim == other.confirmed));
     image[victim] = 0
 }
@@ -275,6 +275,9 @@ active proctype board() {
 boot:
     atomic {
         cut = false; running = NONE; s = 0;
+        /* The oracle: some slot must be bootable under each reading. */
+        assert(firm.confirmed != NONE && image[firm.confirmed] == firm.release[firm.confirmed]);
+        assert(!torn || image[other.confirmed] == other.release[other.confirmed]);
         recover();
         if :: cut -> cause = PowerOn; goto boot :: else fi;
 #ifdef DECAY
@@ -284,9 +287,6 @@ boot:
         :: true
         fi;
 #endif
-        /* The oracle: some slot must be bootable under each reading. */
-        assert(firm.confirmed != NONE && image[firm.confirmed] == firm.release[firm.confirmed]);
-        assert(!torn || image[other.confirmed] == other.release[other.confirmed]);
         resolve();
         cause = PowerOn;
         if :: cut -> goto boot :: else fi;
@@ -414,6 +414,12 @@ download:
         erase(s)
 #else
         erase(s)
+#endif
+#ifdef CONFIRMED_FIRST
+        ;
+        ram.state[s] = Confirmed; ram.confirmed = s;
+        save();
+        if :: cut -> r = 0; goto boot :: else fi
 #endif
     }
     if

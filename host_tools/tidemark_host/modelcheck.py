@@ -4,9 +4,10 @@ A model says in its first comment what it holds and how it is run:
 
     holds: I3 what is checked, after the invariant's name
     run: NAME VALUE=2            one exhaustive search with these macros defined; may be empty
-    twin: NAME VALUE=2  words [n == 1]   the same, but an assertion must fail, one that reads so in
-                                 part: the words say what is broken
+    twin: NAME VALUE=2  words [n == 1]   the same, but the assertion that reads so in part must
+                                 fail, by itself: the words say what is broken
 
+A twin is searched without the model's other assertions, so that each is seen to notice something.
 Exit status 0 only when every run was searched to its end without an error and every twin fails.
 """
 
@@ -32,6 +33,7 @@ LIMIT_S = 600
 _DEPTH = 1_000_000
 _MEMORY_MB = 6_000
 _DEFINE = re.compile(r"[A-Z][A-Z0-9_]*(=\d+)?$")
+_ASSERT = re.compile(r"\bassert(?=\()")
 
 
 class ModelError(Exception):
@@ -41,7 +43,7 @@ class ModelError(Exception):
 @dataclass(frozen=True)
 class Job:
     """One search. `broken`: what a twin has removed, "" for the model itself. `fails`: a part of
-    the assertion that must fail then."""
+    the assertion that must fail then, as the model spells it."""
 
     model: str
     defines: tuple[str, ...]
@@ -56,7 +58,6 @@ class Outcome:
     model: str
     defines: str
     broken: str
-    fails: str
     verdict: str
     states: int
     transitions: int
@@ -66,12 +67,8 @@ class Outcome:
 
     @property
     def is_as_wanted(self) -> bool:
-        """Say whether the model holds, or the twin is refuted by the assertion it names."""
-        if not self.broken:
-            return self.verdict == "holds"
-        # Spin sets its own blanks and parentheses.
-        wanted, failed = (re.sub(r"[\s()]", "", text) for text in (self.fails, self.assertion))
-        return self.verdict == "refuted" and wanted in failed
+        """Say whether the model holds, or the twin is refuted."""
+        return self.verdict == ("refuted" if self.broken else "holds")
 
 
 def jobs(path: Path) -> list[Job]:
@@ -102,12 +99,43 @@ def held(path: Path) -> list[str]:
     return re.findall(r"^ +holds: (I\d+ .*)$", head, re.MULTILINE)
 
 
+def assertions(text: str) -> list[tuple[int, int]]:
+    """Return where in a model's text its assertions lie: (begin, end) with the parentheses."""
+    found: list[tuple[int, int]] = []
+    for match in _ASSERT.finditer(text):
+        depth, end = 0, match.end()
+        while depth or end == match.end():
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        found.append((match.start(), end))
+    return found
+
+
+def only(text: str, fails: str) -> str:
+    """Return a model's text without the assertions that do not read as `fails` in part.
+
+    Raises ModelError unless it is one assertion that does, which may stand at several places.
+    """
+    kept: set[str] = set()
+    for begin, end in reversed(assertions(text)):
+        found = text[begin:end]
+        if fails in found:
+            kept.add(found)
+        else:
+            text = f"{text[:begin]}skip{text[end:]}"
+    if len(kept) != 1:
+        raise ModelError(f"[{fails}] names {len(kept)} assertions: {', '.join(sorted(kept))}")
+    return text
+
+
 def check(job: Job, checker: Path, specs: Path = SPECS) -> Outcome:
     """Run one search. Raises ModelError or ToolchainError when it cannot be built."""
     with tempfile.TemporaryDirectory(prefix="tidemark-model-") as name:
         folder = Path(name)
         macros = [f"-D{define}" for define in job.defines]
-        source = specs / f"{job.model}.pml"
+        text = (specs / f"{job.model}.pml").read_text()
+        source = folder / f"{job.model}.pml"
+        source.write_text(only(text, job.fails) if job.fails else text)
         made = subprocess.run(
             [str(checker), "-a", *macros, str(source)],
             cwd=folder,
@@ -157,7 +185,6 @@ def _outcome(job: Job, text: str, seconds: float) -> Outcome:
         job.model,
         " ".join(job.defines),
         job.broken,
-        job.fails,
         verdict,
         number(r"(\d+) states, stored"),
         number(r"(\d+) transitions"),
@@ -220,7 +247,7 @@ def _line(outcome: Outcome) -> str:
     mark = "ok  " if outcome.is_as_wanted else "FAIL"
     what = f"without: {outcome.broken}" if outcome.broken else "the model"
     if outcome.verdict == "refuted" and not outcome.is_as_wanted:
-        what += f"; failed: {outcome.assertion}, wanted: {outcome.fails or 'none'}"
+        what += f"; failed: {outcome.assertion}"
     return (
         f"{mark} {outcome.model:9} {outcome.verdict:10} {outcome.states:>10,} states "
         f"{outcome.seconds:6.1f} s  {outcome.defines or '-':42} {what}"

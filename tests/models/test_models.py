@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemark_host.modelcheck import SPECS, Job, ModelError, check, held, jobs
+from tidemark_host.modelcheck import SPECS, Job, ModelError, assertions, check, held, jobs, only
 from tidemark_host.toolchain_spin import spin
 
 MODELS = sorted(SPECS.glob("*.pml"), key=lambda path: path.name)
@@ -17,11 +17,11 @@ QUICK = [
     Job("counter", ("AGING=0",), ""),
     Job("counter", ("NO_AFFIRM",), "rule 3", "issued"),
     Job("slots", (), ""),
-    Job("slots", ("NO_AFFIRM",), "affirm", "reported"),
+    Job("slots", ("NO_AFFIRM",), "affirm", "confirmed) >= reported"),
     Job("commands", (), ""),
     Job("commands", ("EFFECT_FIRST",), "intent first", "effects[n] == 1"),
-    Job("delivery", ("ACK_FIRST",), "persist before acknowledge", "upstream"),
-    Job("hello", ("NEW_WELCOME",), "same hello, same welcome", "keys[b]"),
+    Job("delivery", ("ACK_FIRST",), "persist before acknowledge", "upstream[in_flight[q]"),
+    Job("hello", ("NEW_WELCOME",), "same hello, same welcome", "session_before)"),
 ]
 
 
@@ -29,6 +29,18 @@ QUICK = [
 def test_a_model_names_its_invariants_and_has_runs_and_twins(path: Path) -> None:
     assert held(path)
     assert len([job for job in jobs(path) if job.broken]) >= 4
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_each_assertion_has_a_twin_that_it_alone_refutes(path: Path) -> None:
+    text = path.read_text()
+    written = {text[begin:end] for begin, end in assertions(text)}
+    named: set[str] = set()
+    for job in jobs(path):
+        if job.broken:
+            kept = only(text, job.fails)
+            named |= {kept[begin:end] for begin, end in assertions(kept)}
+    assert named == written
 
 
 @pytest.mark.parametrize("job", QUICK, ids=lambda job: " ".join((job.model, *job.defines)))
@@ -45,13 +57,23 @@ def test_a_search_that_does_not_end_is_no_proof(tmp_path: Path) -> None:
     assert check(Job("deep", (), ""), spin(), tmp_path).verdict == "incomplete"
 
 
+TWO = "int n;\nactive proctype p() { assert(n == 1); assert((n + 0) == 0); assert(n == 0) }\n"
+
+
 def test_a_twin_that_fails_elsewhere_is_not_refuted(tmp_path: Path) -> None:
-    (tmp_path / "two.pml").write_text("int n;\nactive proctype p() { assert(n == 1) }\n")
+    (tmp_path / "two.pml").write_text(TWO)
     checker = spin()
-    for fails, is_as_wanted in (("n == 1", True), ("n == 2", False)):
+    for fails, verdict in (("n == 1", "refuted"), ("n == 0", "holds"), ("(n + 0) =", "holds")):
         outcome = check(Job("two", (), "a rule", fails), checker, tmp_path)
-        assert outcome.verdict == "refuted"
-        assert outcome.is_as_wanted is is_as_wanted
+        assert outcome.verdict == verdict
+        assert outcome.is_as_wanted is (verdict == "refuted")
+
+
+@pytest.mark.parametrize("fails", ["n == 2", "n"])
+def test_a_twin_names_one_assertion(tmp_path: Path, fails: str) -> None:
+    (tmp_path / "two.pml").write_text(TWO)
+    with pytest.raises(ModelError, match=r"names [03] assertions"):
+        check(Job("two", (), "a rule", fails), spin(), tmp_path)
 
 
 @pytest.mark.parametrize(
