@@ -17,6 +17,8 @@ from typing import Protocol, cast
 
 import platformdirs
 
+from tidemark_host.filelock import only_writer
+
 MAX_FILE = 65_536  # bytes of boards.toml
 MAX_NAMES = 1_024
 _NICKNAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
@@ -144,19 +146,23 @@ def is_location(text: str) -> bool:
 
 def keep_name(nickname: Nickname, path: Path | None = None) -> None:
     """Add or replace a nickname. Raises DiscoveryError."""
-    names = read_names(path)
-    names[nickname.name] = _checked(nickname)
-    if len(names) > MAX_NAMES:
-        raise DiscoveryError("names", f"there are {MAX_NAMES} names already")
-    _write_names(names, path or names_path())
+    path = path or names_path()
+    with only_writer(path):
+        names = read_names(path)
+        names[nickname.name] = _checked(nickname)
+        if len(names) > MAX_NAMES:
+            raise DiscoveryError("names", f"there are {MAX_NAMES} names already")
+        _write_names(names, path)
 
 
 def forget_name(name: str, path: Path | None = None) -> None:
     """Drop a nickname. Raises DiscoveryError `unknown` when there is none."""
-    names = read_names(path)
-    if names.pop(name, None) is None:
-        raise DiscoveryError("unknown", f"nobody is called {name}")
-    _write_names(names, path or names_path())
+    path = path or names_path()
+    with only_writer(path):
+        names = read_names(path)
+        if names.pop(name, None) is None:
+            raise DiscoveryError("unknown", f"nobody is called {name}")
+        _write_names(names, path)
 
 
 def _write_names(names: Mapping[str, Nickname], path: Path) -> None:
@@ -166,7 +172,6 @@ def _write_names(names: Mapping[str, Nickname], path: Path) -> None:
         + (f'board = "{row.board}"\n' if row.board else "")
         for row in sorted(names.values(), key=lambda row: row.name)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text("\n".join(tables))
     fresh.replace(path)

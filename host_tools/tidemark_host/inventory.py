@@ -9,11 +9,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from tidemark_host.filelock import only_writer
 from tidemark_host.protocol import key_id
 
 State = Literal["active", "revoked"]
@@ -67,7 +68,8 @@ _OLD = ("cleared_at",)  # of earlier files, ignored: a quarantine lifted there h
 
 
 class Inventory:
-    """The devices of one file. Every change is written at once, atomically."""
+    """The devices of one file. Every change is written at once, atomically, and to what the file
+    holds by then: two commands at a time lose nothing of each other's."""
 
     def __init__(self, path: Path) -> None:
         """Read `path`; a missing file is an empty inventory. Raises InventoryError."""
@@ -117,52 +119,52 @@ class Inventory:
         """
         if len(public) != 32:
             raise InventoryError("key", "a public key has 32 bytes")
-        self.reload()
-        known = self._devices.get(key_id(public))
-        if known is not None:
-            if known.state == "revoked":
-                raise InventoryError("revoked", f"{known.id} is revoked; it needs a new key")
-            return known
-        if len(self._devices) >= MAX_DEVICES:
-            raise InventoryError("full", f"more than {MAX_DEVICES} devices")
-        device = Device(key_id(public), public.hex(), board, nickname, time.time(), cohort=cohort)
-        self._put(device)
-        return device
+        with only_writer(self.path):
+            self.reload()
+            known = self._devices.get(key_id(public))
+            if known is not None:
+                if known.state == "revoked":
+                    raise InventoryError("revoked", f"{known.id} is revoked; it needs a new key")
+                return known
+            if len(self._devices) >= MAX_DEVICES:
+                raise InventoryError("full", f"more than {MAX_DEVICES} devices")
+            now = time.time()
+            device = Device(key_id(public), public.hex(), board, nickname, now, cohort=cohort)
+            self._put(device)
+            return device
 
     def clear(self, device: str) -> Device:
         """Lift a device's quarantine, by number and not by time: clocks differ and are set.
 
         Raises InventoryError("unknown-device").
         """
-        self.reload()
-        known = self._devices.get(device)
-        return self._change(device, cleared=known.cleared + 1 if known else 0)
+        return self._change(device, lambda known: replace(known, cleared=known.cleared + 1))
 
     def rename(self, device: str, nickname: str) -> Device:
         """Give a device another nickname. Raises InventoryError("unknown-device")."""
-        return self._change(device, nickname=nickname)
+        return self._change(device, lambda known: replace(known, nickname=nickname))
 
     def assign(self, device: str, cohort: str) -> Device:
         """Put a device into a cohort. Raises InventoryError("unknown-device")."""
-        return self._change(device, cohort=cohort)
+        return self._change(device, lambda known: replace(known, cohort=cohort))
 
     def revoke(self, device: str) -> Device:
         """Refuse a device from now on. Raises InventoryError("unknown-device")."""
-        return self._change(device, state="revoked")
+        return self._change(device, lambda known: replace(known, state="revoked"))
 
-    def _change(self, device: str, **changes: Any) -> Device:
-        self.reload()
-        known = self._devices.get(device)
-        if known is None:
-            raise InventoryError("unknown-device", f"{device[:64]!r} is not in {self.path}")
-        changed = replace(known, **changes)
-        self._put(changed)
-        return changed
+    def _change(self, device: str, change: Callable[[Device], Device]) -> Device:
+        with only_writer(self.path):
+            self.reload()
+            known = self._devices.get(device)
+            if known is None:
+                raise InventoryError("unknown-device", f"{device[:64]!r} is not in {self.path}")
+            changed = change(known)
+            self._put(changed)
+            return changed
 
     def _put(self, device: Device) -> None:
         devices = {**self._devices, device.id: device}
         document = {"format": _FORMAT, "devices": [asdict(devices[k]) for k in sorted(devices)]}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

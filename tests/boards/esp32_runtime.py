@@ -43,7 +43,11 @@ Make = Callable[..., VirtualEsp32Board]
 
 
 def run(board: VirtualEsp32Board, code: str) -> str:
-    board.serial_log.wait_for("cause ")
+    """Run code at the REPL once what runs by itself is over: a Ctrl-C would cut that short, and
+    the import here would say it again."""
+    said = [line.text for line in board.serial_log]
+    start = max(number for number, text in enumerate(said) if text.startswith("# "))
+    board.serial_log.wait_for(">>> ", 30, start)
     with board.repl() as repl:
         return repl.exec("from main import *\n" + textwrap.dedent(code)).strip()
 

@@ -1,5 +1,6 @@
 # Runs under real MicroPython: a link that sends back what it gets, and says what becomes of it.
-# argv: broker port, keepalive in s, packet id to start at, folders for sys.path.
+# argv: broker port, keepalive in s, packet id to start at, s that the link waits for an answer,
+# folders for sys.path.
 
 import os
 import sys
@@ -7,7 +8,8 @@ import sys
 PORT = int(sys.argv[1])
 KEEPALIVE_S = int(sys.argv[2])
 PACKET_ID = int(sys.argv[3])
-sys.path[:] = sys.argv[4:] + [".frozen"]  # noqa: RUF005 - no [*x] in MicroPython
+WAIT_S = int(sys.argv[4])
+sys.path[:] = sys.argv[5:] + [".frozen"]  # noqa: RUF005 - no [*x] in MicroPython
 
 import socket  # noqa: E402
 
@@ -28,12 +30,13 @@ def open_socket(host, port, timeout_s):
 
 def main():
     link = Link(
-        open_socket, "127.0.0.1", PORT, "echo", os.urandom, keepalive_s=KEEPALIVE_S, wait_s=3
+        open_socket, "127.0.0.1", PORT, "echo", os.urandom, keepalive_s=KEEPALIVE_S, wait_s=WAIT_S
     )
     link._client.pid = PACKET_ID
     link.subscribe("in/+")
     state = "down"
     waiting = None
+    echoed = 0
     quiet = ticks_ms()
     while True:
         link.step()
@@ -47,11 +50,12 @@ def main():
             try:
                 link.publish("out/" + waiting[0][3:], waiting[1])
                 waiting = None
+                echoed += 1
             except LinkError:
                 continue
             quiet = ticks_ms()
         elif ticks_diff(ticks_ms(), quiet) > 4000:
-            print("quiet", link.connects, "dropped", link.dropped)
+            print("quiet", state, "echoed", echoed, "dropped", link.dropped)
             quiet = ticks_ms()
         else:
             sleep_ms(1)

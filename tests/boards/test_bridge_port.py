@@ -62,6 +62,8 @@ async def test_adapter_is_found_by_each_of_its_names_and_again_at_another_port(
         for opens, line in enumerate(lines, 1):
             ports[:] = [Port(line.path, "A50285BI", 0x0403, "FT232R", "1-1.4")]
             await until("plugged", lambda opens=opens: bridge.counters.port_opens == opens)
+            # Off the list first: the next pty of this machine, somebody else's, may have its name.
+            ports.clear()
             line.unplug()
             await until("unplugged", lambda: not bridge.plugged.is_set())
     plugged = [values["port"] for event, values in events if event == "plugged"]

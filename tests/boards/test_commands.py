@@ -86,13 +86,20 @@ class Owner:
     anchors: Anchors
     words: list[str | Path]
 
+    def run(self, verb: Any, *words: str | Path) -> Result:
+        """Run a verb that has the board reset, until it runs its application."""
+        plugs, lines = self.desk.usb.plugs, len(self.desk.board.serial_log)
+        done = run(verb, "greenhouse", *words)
+        if done.exit_code == 0:
+            self.desk.usb.wait_replugged(plugs)
+            self.desk.board.serial_log.wait_for("tidemark: slot a", 20, lines)
+        return done
+
     def provision(self, *words: str | Path) -> Result:
-        return run(provision, "greenhouse", *self.words, *words)
+        return self.run(provision, *self.words, *words)
 
     def network(self) -> object:
-        """Return the network that the board keeps, once it runs its application."""
-        self.desk.board.serial_log.wait_for("tidemark: slot a", 20)
-        wait(self.desk.usb.path.exists, "port")
+        """Return the network that the board keeps, which is stopped for it."""
         with Repl(self.desk.port.device) as console:
             out = console.exec(
                 "from tidemark import cbor, stage0\n"
@@ -154,7 +161,7 @@ def test_network_of_a_provisioned_board_is_changed_and_nothing_else(
         return set_wifi(console, network)
 
     monkeypatch.setattr(wifi.provision, "set_wifi", with_radio)
-    done = run(wifi, "greenhouse", *network, "--json")
+    done = owner.run(wifi, *network, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["wifi"]["password"] == "(set)"
     assert "correct horse" not in done.output
@@ -177,7 +184,6 @@ def test_board_with_a_radio_gets_a_network_and_its_password_shows_nowhere(
     said = json.loads(done.output)["wifi"]
     assert said == {"ssid": "barn", "password": "(set)", "country": "DE"}
     log = owner.desk.board.serial_log
-    log.wait_for("tidemark: slot a", 20)
     assert "correct horse" not in "".join(line.text for line in log)
     # A board without a radio that was given one all the same keeps it, and runs on.
     assert owner.network() == ["barn", "correct horse", "DE"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.boards.usb_serial import wait
 from tests.conftest import REPO
 from tidemark_host import bootsel, provision, remote
 from tidemark_host.boardfile import Board, load_board
+from tidemark_host.boards.repl import Repl
 from tidemark_host.bootsel import DriveError
 from tidemark_host.discovery import Found
 from tidemark_host.flashing import (
@@ -122,7 +125,10 @@ def test_used_board_keeps_its_key_unless_it_is_asked_for_twice(desk: Desk) -> No
 
     runtime = Image(desk.definition, {0: bytes(4096)})
     assert runtime.runtime_only
+    plugs = desk.usb.plugs
     flash_rp2(found(desk), runtime, desk.bench)
+    # It came back from its boot ROM, and once it was asked it resets to go on with its work.
+    desk.usb.wait_replugged(plugs + 1)
     plugs = desk.usb.plugs
     with DeskRepl(desk.port.device) as console:
         assert provision.begin(console).id == former
@@ -135,6 +141,34 @@ def test_used_board_keeps_its_key_unless_it_is_asked_for_twice(desk: Desk) -> No
     with DeskRepl(desk.port.device) as console:
         assert not remote.ask(console).used
     assert own(desk) != former
+
+
+def test_answer_that_is_lost_as_the_board_leaves_is_no_failure(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It resets half a second after it was asked, whoever has not read its answer by then."""
+    wait(desk.usb.path.exists, "port")
+    flash_rp2(found(desk), desk.image, desk.bench)
+    own(desk)
+    asks, late = Repl.exec, 0.0
+
+    def exec_late(repl: Repl, code: str, timeout: float = 10.0) -> str:
+        nonlocal late
+        follow = repl._transport.follow  # pyright: ignore[reportPrivateUsage]
+
+        def slow(*words: Any) -> Any:
+            time.sleep(late)
+            return follow(*words)
+
+        late = 1.5 if "lease(500" in code else 0.0
+        monkeypatch.setattr(repl._transport, "follow", slow)  # pyright: ignore[reportPrivateUsage]
+        return asks(repl, code, timeout)
+
+    monkeypatch.setattr(Repl, "exec", exec_late)
+    plugs = desk.usb.plugs
+    runtime = Image(desk.definition, {0: bytes(4096)})
+    assert flash_rp2(found(desk), runtime, desk.bench).verified
+    desk.usb.wait_replugged(plugs + 1)
 
 
 class Posing(DeskRepl):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.boards.maker import PROLOGUE, SIZE, Maker
+from tests.boards.usb_serial import wait
 from tidemark_host.boards.base import Board, BoardError, BoardTimeout
 from tidemark_host.boards.hardware import FRAME, PAYLOAD_MAX, FrameError, Frames
 from tidemark_host.boards.virtual import PAGE, SECTOR, VirtualBoard
@@ -166,6 +167,7 @@ def test_power_returns_by_itself_when_asked_and_the_cut_is_not_repeated(runtime:
         again.power_on()
         again.wait_cut()
         again.serial_log.wait_for("whole")
+        assert again.state == "running"
         assert [reset.cause for reset in again.resets] == ["power-on", "power-on"]
 
 
@@ -207,7 +209,13 @@ def test_worn_sectors_take_nothing_and_say_nothing_also_after_flashing(runtime: 
 
 # -- watchdog and resets --------------------------------------------------------------------------
 
-STATE = 'print("state", port.reset_cause(), port.marker(), port.uptime_ms() < 1000)\n'
+STATE = 'print("state", port.reset_cause(), port.marker(), "up", port.uptime_ms())\n'
+
+
+def uptime_s(board: VirtualBoard, said: str) -> float:
+    """Return the uptime that the board says behind this state."""
+    lines = wait(lambda: [row.text for row in board.serial_log if said in row.text], said)
+    return int(lines[-1].rsplit(" ", 1)[1]) / 1000 - 0.002  # of rounding
 
 
 def test_a_starved_watchdog_resets_and_tells_its_cause(make: Maker) -> None:
@@ -215,24 +223,24 @@ def test_a_starved_watchdog_resets_and_tells_its_cause(make: Maker) -> None:
         STATE
         + "if port.reset_cause() == 'power-on':\n port.set_marker(7)\n port.arm_watchdog(200)"
     )
-    board.serial_log.wait_for("state power-on 0 True")
-    armed = time.monotonic()
     reset = board.wait_reset("watchdog")
-    assert 0.1 < reset.time - armed < 2
-    board.serial_log.wait_for("state watchdog 7 True")
+    # Also where the machine stands still for seconds: before the chip's longest of 8.4 s.
+    assert 0.2 < reset.time - board.resets[0].time < 8
+    said = board.serial_log.wait_for("state power-on 0 up")
+    assert uptime_s(board, "state watchdog 7 up") < time.monotonic() - said.time
 
 
 def test_a_watchdog_fed_by_a_timer_lets_a_busy_loop_live(make: Maker) -> None:
     board = make("""
         port.start_timer(40, lambda _: port.feed())
-        port.arm_watchdog(1500)
+        port.arm_watchdog(5000)
         start = port.uptime_ms()
-        while port.uptime_ms() - start < 1900:
+        while port.uptime_ms() - start < 2700:
             pass
-        time.sleep(1.9)
+        time.sleep(2.7)
         print("alive")
     """)
-    board.serial_log.wait_for("alive")
+    board.serial_log.wait_for("alive", timeout=30)
     assert [reset.cause for reset in board.resets] == ["power-on"]
     assert board.feeds > 20
 
@@ -246,10 +254,14 @@ def test_a_crashed_process_hangs_until_the_watchdog_bites(make: Maker) -> None:
             port.arm_watchdog(300)
             ffi.open(None).func("v", "abort", "")()
     """)
-    board.wait_state("hung")
-    assert [reset.cause for reset in board.resets] == ["power-on"]
-    board.serial_log.wait_for("SIGABRT")
     board.serial_log.wait_for("back")
+    assert [reset.cause for reset in board.resets] == ["power-on", "watchdog"]
+    notes = [line for line in board.serial_log if line.text.startswith("#")]
+    assert [note.text for note in notes] == [
+        *("# power-on", "# process ended: SIGABRT", "# watchdog")
+    ]
+    # Nothing ran meanwhile: it was the watchdog's time that passed.
+    assert notes[2].time - notes[0].time > 0.3
 
 
 def test_a_process_that_ends_without_a_watchdog_stays_hung(make: Maker) -> None:
@@ -263,29 +275,35 @@ def test_a_process_that_ends_without_a_watchdog_stays_hung(make: Maker) -> None:
 
 def test_the_marker_survives_resets_and_not_a_power_cut(make: Maker) -> None:
     board = make(STATE + "if not port.marker():\n port.set_marker(0xFFFFFFFF)\n port.reset()")
-    board.serial_log.wait_for("state power-on 0 True")
-    board.serial_log.wait_for("state reset 4294967295 True")
+    board.serial_log.wait_for("state power-on 0 up")
+    board.serial_log.wait_for("state reset 4294967295 up")
+    board.serial_log.wait_for(">>> ")
+    since, before = len(board.serial_log), time.monotonic()
     board.reset()
-    board.serial_log.wait_for("state reset 4294967295 True", since=len(board.serial_log) - 1)
-    since = len(board.serial_log)
+    board.serial_log.wait_for(">>> ", since=since)
+    assert uptime_s(board, "state reset 4294967295 up") < time.monotonic() - before
+    since, before = len(board.serial_log), time.monotonic()
     board.power_off()
     board.power_on()
-    board.serial_log.wait_for("state power-on 0 True", since=since)
+    board.serial_log.wait_for("# reset", since=since)
+    assert uptime_s(board, "state power-on 0 up") < time.monotonic() - before
     causes = [reset.cause for reset in board.resets]
     assert causes == ["power-on", "reset", "reset", "power-on", "reset"][: len(causes)]
 
 
 def test_a_hard_reset_disarms_the_watchdog_as_on_the_chip(make: Maker) -> None:
-    board = make("if port.reset_cause() == 'power-on':\n port.arm_watchdog(300)\n port.reset()")
+    # Where the machine stands still between the two, it bites first: then once more.
+    board = make("if port.reset_cause() != 'reset':\n port.arm_watchdog(300)\n port.reset()")
     board.wait_reset("reset")
+    disarmed = [reset.cause for reset in board.resets].index("reset")
     with pytest.raises(BoardTimeout):
-        board.wait_reset("watchdog", timeout=0.6)
+        board.wait_reset("watchdog", timeout=0.6, since=disarmed)
 
 
 def test_a_soft_reset_keeps_watchdog_marker_and_uptime(make: Maker) -> None:
     board = make("""
         print("state", port.reset_cause(), port.marker(), port.uptime_ms() > 100)
-        if port.reset_cause() == "power-on":
+        if port.reset_cause() != "soft":
             time.sleep(0.2)
             port.set_marker(9)
             port.start_timer(50, lambda _: port.feed())
@@ -294,8 +312,9 @@ def test_a_soft_reset_keeps_watchdog_marker_and_uptime(make: Maker) -> None:
     """)
     board.serial_log.wait_for("MPY: soft reboot")
     board.serial_log.wait_for("state soft 9 True")
-    # The timer died with the heap, the watchdog did not.
-    board.wait_reset("watchdog")
+    # The timer died with the heap, the watchdog did not. (Of a board whose machine stood still it
+    # may have bitten before, and the soft reset comes in a later life.)
+    board.wait_reset("watchdog", since=[reset.cause for reset in board.resets].index("soft"))
 
 
 # -- timers, console, interrupts ------------------------------------------------------------------
@@ -307,11 +326,15 @@ def test_a_timers_callback_runs_between_bytecodes_and_during_waits(make: Maker) 
         seen = []
         port.start_timer(40, seen.append)
         def phase(name, wait):
-            del seen[:]
-            start = time.ticks_ms()
-            wait()
-            took = time.ticks_diff(time.ticks_ms(), start)
-            print(name, 4 <= len(seen) <= 14, 380 < took < 1500)
+            for _ in range(10):  # a machine that stood still meanwhile gets another chance
+                del seen[:]
+                start = time.ticks_ms()
+                wait()
+                took = time.ticks_diff(time.ticks_ms(), start)
+                found = 4 <= len(seen) <= 14, 380 < took < 1500
+                if all(found):
+                    break
+            print(name, *found)
         def busy():
             start = time.ticks_ms()
             while time.ticks_diff(time.ticks_ms(), start) < 400:
@@ -323,7 +346,7 @@ def test_a_timers_callback_runs_between_bytecodes_and_during_waits(make: Maker) 
         phase("poll", lambda: poller.poll(400))
     """)
     for name in ("busy", "sleep", "sleep-ms", "poll"):
-        board.serial_log.wait_for(f"{name} True True")
+        board.serial_log.wait_for(f"{name} True True", timeout=30)
 
 
 def test_an_error_in_a_timers_callback_is_shown_and_the_timer_goes_on(make: Maker) -> None:
@@ -334,9 +357,8 @@ def test_an_error_in_a_timers_callback_is_shown_and_the_timer_goes_on(make: Make
         port.start_timer(20, callback)
         time.sleep(5)
     """)
-    line = board.serial_log.wait_for("ZeroDivisionError")
-    first = [entry.text for entry in board.serial_log].index(line.text)
-    board.serial_log.wait_for("ZeroDivisionError", since=first + 1)
+    board.serial_log.wait_for("ZeroDivisionError")
+    board.serial_log.wait_for("ZeroDivisionError", since=len(board.serial_log))
 
 
 def test_flash_operations_hold_timers_off(make: Maker) -> None:
@@ -346,12 +368,14 @@ def test_flash_operations_hold_timers_off(make: Maker) -> None:
             port.set_marker(port.marker() + 1)
         port.start_timer(20, callback)
         start = time.ticks_ms()
-        while time.ticks_diff(time.ticks_ms(), start) < 600:
+        took = 0
+        while took < 600 or port.marker() <= 5 and took < 8000:
             flash.erase(0)
             flash.program(0, bytes(256))
-        print("held", 5 < port.marker() < 40)
+            took = time.ticks_diff(time.ticks_ms(), start)
+        print("held", 5 < port.marker() < took // 20 + 10)
     """)
-    board.serial_log.wait_for("held True")
+    board.serial_log.wait_for("held True", timeout=20)
     assert board.violations == []
 
 
@@ -361,7 +385,7 @@ def test_sockets_connect_wait_and_refuse_while_a_timer_ticks(make: Maker) -> Non
         board = make(f"""
             import select
             port.start_timer(20, lambda _: None)
-            sock = port.open_socket("localhost", {port}, 5)
+            sock = port.open_socket("localhost", {port}, 20)
             sock.setblocking(False)
             sock.write(b"ping")
             poller = select.poll()
@@ -369,8 +393,8 @@ def test_sockets_connect_wait_and_refuse_while_a_timer_ticks(make: Maker) -> Non
             start = time.ticks_ms()
             print("empty", poller.poll(300) == [], time.ticks_diff(time.ticks_ms(), start) >= 290)
             sock.write(b"go on")
-            print("ready", len(poller.poll(5000)), sock.read(4))
-            attempt(port.open_socket, "127.0.0.1", 1, 2)
+            print("ready", len(poller.poll(20000)), sock.read(4))
+            attempt(port.open_socket, "127.0.0.1", 1, 20)
             attempt(port.open_socket, "no.such.name.invalid", 1, 2)
             print("end", len(port.random(32)), len(port.unique_id()))
         """)
@@ -410,7 +434,7 @@ def test_no_process_outlives_its_host_even_in_a_busy_loop(runtime: Path, tmp_pat
         pid = int(host.stdout.readline())
         os.kill(pid, 0)
         host.send_signal(signal.SIGKILL)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while time.monotonic() < until and _runs(pid):
         time.sleep(0.01)
     assert not _runs(pid)
@@ -433,6 +457,41 @@ def test_close_ends_the_process_and_removes_what_was_made(make: Maker) -> None:
     assert not folder.exists()
     with pytest.raises(BoardError, match="closed"):
         board.power_on()
+
+
+# -- what others see of it ------------------------------------------------------------------------
+
+
+def test_whoever_reads_what_happened_finds_the_state_that_came_of_it(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log line, and a console that hangs up, wake others: they must not see the former state."""
+    board = make("import ffi\ninput()\nffi.open(None).func('v', '_exit', 'i')(0)")
+    seen: list[tuple[str, str, int]] = []
+    note, hang_up = board.serial_log.note, board._console.hang_up
+
+    def noted(text: str) -> None:
+        seen.append((text, board.state, len(board._resets)))
+        note(text)
+
+    def hung_up() -> None:
+        seen.append(("hangs up", board.state, len(board._resets)))
+        hang_up()
+
+    monkeypatch.setattr(board.serial_log, "note", noted)
+    monkeypatch.setattr(board._console, "hang_up", hung_up)
+    monkeypatch.setattr(board, "_native_usb", True)
+    board.send(b"\r")
+    board.wait_state("hung")
+    board.reset()
+    board.power_off()
+    assert seen == [
+        ("process ended: exit 0", "hung", 1),
+        ("hangs up", "hung", 1),
+        ("reset", "running", 2),
+        ("hangs up", "off", 2),
+        ("power off", "off", 2),
+    ]
 
 
 # -- hardware channel -----------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_watchdog_takes_over_from_the_bootloaders(tmp_path: Path) -> None:
             """
             config = 0x3FF4808C
             before = machine.mem32[config]
-            port.arm_watchdog(20000)
+            port.arm_watchdog(60000)
             after = machine.mem32[config]
             machine.mem32[config] = 0
             print(before ^ after, bin(after).count("1") > 1, machine.mem32[config] == after)
@@ -69,7 +69,7 @@ def test_watchdog_takes_over_from_the_bootloaders(tmp_path: Path) -> None:
         )
         # One bit of it; what else it holds stays, and nobody writes it by accident.
         assert said == f"{1 << 31} True True"
-        assert board.watchdog_left > 15
+        assert board.watchdog_left > 2 * BOOT_WATCHDOG_S
 
 
 def test_uptime_goes_on_where_the_ticks_wrap(esp32: Make) -> None:
@@ -126,9 +126,9 @@ def test_interrupt_within_a_bracket_is_kept_and_told_once(esp32: Make) -> None:
     board = esp32()
     since = len(board.serial_log)
     board.send(
-        b"from main import *\rimport time\rport.listen()\rdef hold():\r    port.kbd_intr(False)\r"
-        b"    print('he' + 'ld')\r    t = time.ticks_ms()\r"
-        b"    while time.ticks_diff(time.ticks_ms(), t) < 400:\r        pass\r"
+        b"from main import *\rimport select, sys\rport.listen()\rdef hold():\r"
+        b"    poller = select.poll()\r    poller.register(sys.stdin, select.POLLIN)\r"
+        b"    port.kbd_intr(False)\r    print('he' + 'ld')\r    poller.poll(60000)\r"
         b"    port.kbd_intr(True)\r    print('told', port.interrupted(), port.interrupted())\r\r"
         b"hold()\r"
     )
@@ -146,8 +146,7 @@ def test_timers_are_as_many_as_the_chip_has(esp32: Make) -> None:
         calls = []
         for _ in range(5):
             attempt(port.start_timer, 20, calls.append)
-        until = time.ticks_add(time.ticks_ms(), 2000)
-        while len(calls) < 8 and time.ticks_diff(until, time.ticks_ms()) > 0:
+        while len(calls) < 8:
             time.sleep_ms(5)
         print(len(calls) >= 8)
         """,

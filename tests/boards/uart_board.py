@@ -72,7 +72,8 @@ def download(mux):
 
 def main():
     mux = Mux(Line(LINE), os.urandom)
-    link = Link(mux.open, "127.0.0.1", BROKER, "echo", os.urandom, keepalive_s=30, wait_s=3)
+    # Patient: that a line is dead is the multiplex's to notice, and a machine may stand still.
+    link = Link(mux.open, "127.0.0.1", BROKER, "echo", os.urandom, keepalive_s=30, wait_s=20)
     link.subscribe("in/+")
     fetch = download(mux)
     state = "down"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tidemark_host import uf2_file
 from tidemark_host.boards.base import BoardTimeout
@@ -39,6 +39,7 @@ class _Machine:
 sys.modules["machine"] = _Machine
 """
 _LOOK_S = 0.01
+T = TypeVar("T")
 
 
 @dataclass
@@ -203,9 +204,10 @@ class BootRom:
         self._thread.join(10)
 
 
-def wait(holds: Callable[[], object], what: str, timeout: float = 20.0) -> None:
-    """Wait until `holds` returns something true."""
+def wait(holds: Callable[[], T], what: str, timeout: float = 20.0) -> T:
+    """Wait until `holds` returns something true, and return that."""
     until = time.monotonic() + timeout
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < until, f"no {what} within {timeout} s"
         time.sleep(_LOOK_S)
+    return found

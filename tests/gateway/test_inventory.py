@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.parts import Site
-from tidemark_host.inventory import Inventory, InventoryError
+from tidemark_host.inventory import Device, Inventory, InventoryError
 from tidemark_host.protocol import key_id
 
 
@@ -129,3 +132,28 @@ def test_the_command_lifts_a_quarantine_and_says_what_is_wrong(site: Site):
     failed = run(*state, "--clear", "nobody")
     assert failed.returncode == 1
     assert "unknown-device" in failed.stderr
+
+
+def test_two_commands_at_a_time_lose_nothing_of_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boards provisioned side by side, and one that is revoked meanwhile."""
+    path = tmp_path / "inventory.json"
+    former = Inventory(path).enroll(b"a" * 32, "PICO")
+    put = Inventory._put
+
+    def slowly(inventory: Inventory, device: Device) -> None:
+        time.sleep(0.1)  # the others have read the file by now, unless they wait for their turn
+        put(inventory, device)
+
+    monkeypatch.setattr(Inventory, "_put", slowly)
+    acts: list[Callable[[], object]] = [
+        lambda: Inventory(path).revoke(former.id),
+        *(lambda n=n: Inventory(path).enroll(bytes([n]) * 32, "PICO") for n in range(4)),
+    ]
+    with ThreadPoolExecutor(len(acts)) as pool:
+        for done in [pool.submit(act) for act in acts]:
+            done.result(30)
+    found = Inventory(path)
+    assert len(found) == 5
+    assert [device.id for device in found if device.state == "revoked"] == [former.id]

@@ -77,18 +77,21 @@ async def test_a_sector_is_erased_programmed_and_read_back_within_a_watchdogs_ti
     # The last sector of the outbox, which is the board's own and may be lost.
     region = site.definition.regions["outbox"]
     at = region.end - site.definition.sector
+    tries = 1 if site.target.exclusive else 3
     answer = await asked(
         site,
         f"flash, at, page = port.select().flash(), {at}, bytes(range(256))\n"
         "size = base.board.PAGE\n"
         "page = (page * (size // 256 + 1))[:size]\n"
-        "begin = ticks_ms()\n"
-        "flash.erase(at)\n"
-        "erased = ticks_diff(ticks_ms(), begin)\n"
+        "def timed(act, *what):\n"
+        "    begin = ticks_ms()\n"
+        "    act(*what)\n"
+        "    return ticks_diff(ticks_ms(), begin)\n"
+        # The same page again changes nothing. A chip takes as long each time; a machine that
+        # stands still does so once.
+        f"erased = min(timed(flash.erase, at) for _ in range({tries}))\n"
         "blank = bytes(flash.view(at, size)) == b'\\xff' * size\n"
-        "begin = ticks_ms()\n"
-        "flash.program(at, page)\n"
-        "programmed = ticks_diff(ticks_ms(), begin)\n"
+        f"programmed = min(timed(flash.program, at, page) for _ in range({tries}))\n"
         "copy = bytearray(size)\n"
         "flash.read_into(at, copy)\n"
         "same = bytes(flash.view(at, size)) == page and copy == page\n"

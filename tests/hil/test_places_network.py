@@ -77,8 +77,8 @@ async def test_door_passes_both_directions_on_and_closes_with_the_test() -> None
         writer.write(b"heard " + await reader.read())
         writer.write_eof()
 
-    port = free_port()
-    server = await asyncio.start_server(echo, HOST, port)
+    server = await asyncio.start_server(echo, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
     async with server:
         async with Door("127.0.0.2", (port,)):
             reader, writer = await asyncio.open_connection("127.0.0.2", port)
@@ -91,11 +91,13 @@ async def test_door_passes_both_directions_on_and_closes_with_the_test() -> None
 
 
 async def test_door_to_a_server_that_is_gone_closes_the_line() -> None:
-    port = free_port()
-    async with Door("127.0.0.2", (port,)):
-        reader, writer = await asyncio.open_connection("127.0.0.2", port)
-        assert await reader.read() == b""
-        writer.close()
+    with socket.socket() as nobody:
+        nobody.bind((HOST, 0))  # held, and not listening
+        port = nobody.getsockname()[1]
+        async with Door("127.0.0.2", (port,)):
+            reader, writer = await asyncio.open_connection("127.0.0.2", port)
+            assert await reader.read() == b""
+            writer.close()
 
 
 async def test_door_holds_no_more_lines_than_it_says() -> None:
@@ -103,13 +105,13 @@ async def test_door_holds_no_more_lines_than_it_says() -> None:
         await reader.read()
         writer.close()
 
-    port = free_port()
-    server = await asyncio.start_server(wait, HOST, port)
+    server = await asyncio.start_server(wait, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
     async with server, Door("127.0.0.2", (port,)):
         held = [await asyncio.open_connection("127.0.0.2", port) for _ in range(MAX_LINES + 3)]
         stay = {asyncio.ensure_future(reader.read()) for reader, _ in held}
         while len(stay) > MAX_LINES:
-            ended, stay = await asyncio.wait(stay, timeout=5, return_when="FIRST_COMPLETED")
+            ended, stay = await asyncio.wait(stay, timeout=30, return_when="FIRST_COMPLETED")
             assert ended, "more lines are held than that"
         assert len(stay) == MAX_LINES
         for read in stay:

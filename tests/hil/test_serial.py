@@ -131,7 +131,7 @@ def test_console_is_shared_by_log_and_repl_while_the_port_comes_and_goes(
     board.serial_log.wait_for("still here")
 
 
-def recovered(board: SerialBoard, timeout: float = 10.0) -> str:
+def recovered(board: SerialBoard, timeout: float = 15.0) -> str:
     """Return by what a board was recovered, or the code of the error that it was not."""
     try:
         return places.recover(board, timeout)
@@ -163,10 +163,16 @@ def test_board_that_was_left_in_a_repl_is_recovered_by_its_console(
 def test_board_that_hears_nothing_is_recovered_by_its_watchdog(
     desk: Desk, board: SerialBoard
 ) -> None:
-    with board.repl() as console, pytest.raises(BoardError):
-        console.exec("import sys\nall(range(1, sys.maxsize))", 0.3)
-    assert recovered(board, 2.0) == "watchdog"
-    assert "watchdog" in [reset.cause for reset in desk.board.resets]
+    hows: list[str] = []
+    while "watchdog" not in hows and len(hows) < 3:
+        bites = [reset.cause for reset in desk.board.resets].count("watchdog")
+        with board.repl() as console, pytest.raises(BoardError):
+            console.exec("import sys\nall(range(1, sys.maxsize))", 0.3)
+        # Less than the watchdog takes, and behind it enough for a slow machine.
+        hows.append(recovered(board, 5.0))
+        # Where the machine stood still the watchdog may have bitten before anybody asked.
+        assert [reset.cause for reset in desk.board.resets].count("watchdog") == bites + 1
+    assert hows == ["console"] * (len(hows) - 1) + ["watchdog"]
 
 
 def test_flash_is_read_through_the_firmware_and_written_where_it_differs(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -243,3 +246,21 @@ def test_command_names_lists_and_forgets(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(discovery, "serial_ports", lambda: [MODEM])
     assert CliRunner().invoke(command, ["/dev/ttyS0", "--name", "x"]).exit_code == 1
     assert CliRunner().invoke(command, ["--name", "x", "--board", "NONE"]).exit_code == 1
+
+
+def test_two_people_who_name_boards_at_a_time_lose_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "boards.toml"
+    write = discovery._write_names
+
+    def slowly(*words: Any) -> None:
+        time.sleep(0.1)  # the others have read the file by now, unless they wait for their turn
+        write(*words)
+
+    monkeypatch.setattr(discovery, "_write_names", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        names = [Nickname(f"board{n}", f"E660{n}", "") for n in range(4)]
+        for done in [pool.submit(discovery.keep_name, name, path) for name in names]:
+            done.result(30)
+    assert discovery.read_names(path) == {name.name: name for name in names}

@@ -70,6 +70,14 @@ def _soft_reset(raw):
 def _start_up(name, interruptible):
     """Import the module `name`; silence when there is none, a traceback when it fails."""
     try:
+        return _run_module(name, interruptible)
+    except KeyboardInterrupt:  # it came as the module it was meant for ended
+        _chip.catch(False)
+        return 0
+
+
+def _run_module(name, interruptible):
+    try:
         _chip.catch(interruptible)
         __import__(name)
     except SystemExit:

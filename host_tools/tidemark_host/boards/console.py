@@ -200,7 +200,8 @@ class Console:
         board = self._board
         if board is None:
             return
-        self._from_board()
+        while self._hear():
+            pass
         self._board = None
         self._selector.unregister(board)
         board.close()
@@ -229,20 +230,27 @@ class Console:
         self._listener.close()
 
     def _from_board(self) -> None:
+        # A piece a turn: a board that prints without end must not keep its thread from all else.
+        self._hear()
+
+    def _hear(self) -> bool:
+        """Pass on a piece of what the board has said; return whether there was one."""
         board = self._board
-        while board is not None:
-            try:
-                data = board.recv(_CHUNK)
-            except OSError:
-                return
-            if not data:
-                return
-            if not self._raw:
-                self.log.add(data)
-                data = self._cook(data)
-            self._pty.write(data)
-            for client in list(self._clients):
-                client.write(data)
+        if board is None:
+            return False
+        try:
+            data = board.recv(_CHUNK)
+        except OSError:
+            return False
+        if not data:
+            return False
+        if not self._raw:
+            self.log.add(data)
+            data = self._cook(data)
+        self._pty.write(data)
+        for client in list(self._clients):
+            client.write(data)
+        return True
 
     def _cook(self, data: bytes) -> bytes:
         out = bytearray()

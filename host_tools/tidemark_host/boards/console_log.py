@@ -13,17 +13,21 @@ _LINE_MAX = 4096  # bytes of a line; the rest starts a new one
 
 
 class ConsoleLog:
-    """Lines with the time each was completed. Their numbers stay when old lines go."""
+    """Lines with the time each was completed. Their numbers stay when old lines go.
+
+    `len` is the number of the next line: what `wait_for` has found is before it, finished or not.
+    """
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
         self._first = 0  # number of the oldest line kept
         self._open = bytearray()
+        self._told = False  # the open line has been returned: for who comes later it is over
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         with self._changed:
-            return self._first + len(self._lines)
+            return self._first + len(self._lines) + self._told
 
     def __iter__(self) -> Iterator[Line]:
         with self._changed:
@@ -66,8 +70,10 @@ class ConsoleLog:
                     since += 1
                     if text in line.text:
                         return line
-                since = max(since, self._first + len(self._lines))
-                if text in _decode(self._open):
+                end = self._first + len(self._lines)
+                since = max(since, end)
+                if since == end and text in _decode(self._open):
+                    self._told = bool(self._open)
                     return Line(time.monotonic(), _decode(self._open))
                 left = until - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
@@ -78,6 +84,7 @@ class ConsoleLog:
     def _end_line(self) -> None:
         self._lines.append(Line(time.monotonic(), _decode(self._open)))
         self._open.clear()
+        self._told = False
         if len(self._lines) > LINES_MAX:
             gone = len(self._lines) - LINES_MAX
             del self._lines[:gone]

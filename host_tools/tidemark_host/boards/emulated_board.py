@@ -244,8 +244,8 @@ class EmulatedBoard(SimulatedBoard):
             return
         except BoardError as error:
             self._flush()
-            self.serial_log.note(str(error))
             self._state = HUNG
+            self.serial_log.note(str(error))
             self._service.notify()
             return
         self._flush()

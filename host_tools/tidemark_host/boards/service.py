@@ -30,7 +30,8 @@ class Service:
         self.closing = False
         self._failed: Exception | None = None
         self._turn = turn
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._ended = False
+        self._jobs: deque[tuple[Callable[[], None], Callable[[BaseException], None]]] = deque()
         self._changed = threading.Condition()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -45,12 +46,11 @@ class Service:
     def do(self, job: Callable[[], T]) -> T:
         """Run `job` in the thread and return its result; its error is the caller's.
 
-        Raises BoardError `closed`; TimeoutError when the thread does not get to it in 30 s.
+        Raises BoardError `closed` or `service`, also where the thread ends before it gets to it;
+        TimeoutError when it does not get to it in 30 s.
         """
-        if self.closing:
-            raise BoardError("closed", "the board has been closed")
-        if self._failed:
-            raise BoardError("service", f"the board's thread ended: {self._failed!r}")
+        if self.closing or self._failed:
+            raise self._gone()
         if threading.current_thread() is self._thread:
             return job()
         future: Future[T] = Future()
@@ -61,8 +61,11 @@ class Service:
             except BaseException as error:  # handed to the caller, whose error it is
                 future.set_exception(error)
 
-        self._jobs.append(run)
-        self._wake()
+        self._jobs.append((run, future.set_exception))
+        if self._ended:
+            self._refuse()
+        else:
+            self._wake()
         return future.result(_CALL_S)
 
     def poll(self, seconds: float | None) -> None:
@@ -74,10 +77,15 @@ class Service:
                 key.data()
 
     def wait(self, holds: Callable[[], bool], timeout: float, what: str) -> None:
-        """Wait until `holds()`, looked at after each `notify`. Raises BoardTimeout."""
+        """Wait until `holds()`, looked at after each `notify`.
+
+        Raises BoardTimeout; BoardError as `do` where the thread has ended and it does not hold.
+        """
         with self._changed:
-            if not self._changed.wait_for(holds, timeout):
+            if not self._changed.wait_for(lambda: self._ended or holds(), timeout):
                 raise BoardTimeout(f"no {what} within {timeout} s")
+            if self._ended and not holds():
+                raise self._gone()
 
     def notify(self) -> None:
         """Have those who `wait` look again."""
@@ -97,20 +105,39 @@ class Service:
         self._wake_out.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is awake
+        # Full: it is awake. Closed: it has ended since.
+        with contextlib.suppress(OSError):
             self._wake_out.send(b"w")
 
     def _woken(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_in.recv(4096)
         while self._jobs:
-            self._jobs.popleft()()
+            self._jobs.popleft()[0]()
 
     def _serve(self) -> None:
-        while not self.closing:
-            try:
+        try:
+            while not self.closing:
                 self._turn()
-            except Exception as error:
-                # A fault of ours: whoever asks next is told, and the traceback is shown.
-                self._failed = error
-                raise
+        except Exception as error:
+            # A fault of ours: whoever asks next is told, and the traceback is shown.
+            self._failed = error
+            raise
+        finally:
+            self._ended = True
+            self._refuse()
+            self.notify()
+
+    def _refuse(self) -> None:
+        """Tell those whose job nobody will do any more."""
+        while True:
+            try:
+                _, refuse = self._jobs.popleft()
+            except IndexError:
+                return
+            refuse(self._gone())
+
+    def _gone(self) -> BoardError:
+        if self._failed:
+            return BoardError("service", f"the board's thread ended: {self._failed!r}")
+        return BoardError("closed", "the board has been closed")

@@ -230,9 +230,11 @@ class VirtualBoard(SimulatedBoard):
     def _off(self, why: str) -> None:
         if self._state == OFF:
             return
-        self._unplug()
+        self._kill()
+        # Before the line hangs up and the log says it: who is told by either finds the board off.
         self._state = OFF
         self._hardware.power_off()
+        self._unplug()
         self.serial_log.note(why)
         self._service.notify()
 
@@ -284,8 +286,8 @@ class VirtualBoard(SimulatedBoard):
         """The processor stopped. A chip would hang until its watchdog bites, and so does this."""
         how = self._processor.how_it_ended()
         self._kill()
-        self.serial_log.note(f"process ended: {how} {why}".rstrip())
         self._state = HUNG
+        self.serial_log.note(f"process ended: {how} {why}".rstrip())
         self._service.notify()
 
     # -- making one ---------------------------------------------------------------------------

@@ -154,8 +154,8 @@ class VirtualEsp32Board(VirtualBoard):
             self.serial_log.note(f"bootloader: ota_{boot.index}")
             return True
         self._resets.append(Reset(time.monotonic(), cause))
-        self.serial_log.note(f"nothing starts: {error}")
         self._state = HUNG
+        self.serial_log.note(f"nothing starts: {error}")
         self._service.notify()
         return False
 

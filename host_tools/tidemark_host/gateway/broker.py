@@ -23,12 +23,13 @@ from amqtt.broker import Broker
 from amqtt.errors import MQTTError
 from amqtt.session import Session
 
-HOST = "127.0.0.1"
+from tidemark_host.ports import HOST, free_port
+
 # Acknowledgements of QoS 1 would otherwise wait for the peer's delayed TCP acknowledgement.
 NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 MAX_PACKET = 64 * 1024  # bytes; both brokers drop what is larger
 _MAX_CONNECTIONS = 1000
-_START_S = 10.0
+_START_S = 30.0
 
 _CONFIG = {
     "listeners": {"default": {"type": "tcp", "max_connections": _MAX_CONNECTIONS}},
@@ -135,7 +136,7 @@ class Mosquitto:
         """Start it and wait until it accepts connections. Raises BrokerError."""
         self._folder = tempfile.TemporaryDirectory(prefix="tidemark-mosquitto-")
         folder = Path(self._folder.name)
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         config = folder / "mosquitto.conf"
         config.write_text(
             f"listener {self.port} {self.host}\n"
@@ -197,12 +198,6 @@ class Mosquitto:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 async def _serve(port: int) -> None:

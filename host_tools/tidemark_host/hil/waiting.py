@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-HOST = "127.0.0.1"
+from tidemark_host import ports
+from tidemark_host.ports import HOST
+
+__all__ = ["HOST", "SiteError", "Timeout", "free_port", "now", "until"]
+
 _POLL_S = 0.05
-_PORTS = range(20_000, 32_000)  # below what the kernel gives to outgoing connections
 T = TypeVar("T")
 
 
@@ -43,15 +44,8 @@ async def until(
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody has, and that no outgoing connection takes meanwhile.
-
-    Raises SiteError.
-    """
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise SiteError("no free port on loopback among 100 tried")
+    """As `ports.free_port`. Raises SiteError."""
+    try:
+        return ports.free_port()
+    except OSError as error:
+        raise SiteError(str(error)) from error
