@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import TypeVar
 HOST = "127.0.0.1"
 _POLL_S = 0.05
 _PORTS = range(20_000, 32_000)  # below what the kernel gives to outgoing connections
+_BLOCK = 100
 T = TypeVar("T")
 
 
@@ -45,13 +47,54 @@ async def until(
 def free_port() -> int:
     """Return a loopback port that nobody has, and that no outgoing connection takes meanwhile.
 
-    Raises SiteError.
+    It may be used much later, and be out of use for a while: nobody else who asks here is given it
+    as long as this process lives. Raises SiteError.
     """
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise SiteError("no free port on loopback among 100 tried")
+    return _ports.take()
+
+
+class _Ports:
+    """The blocks of ports that this process has. The first of each stays bound, which keeps other
+    processes out of it; what a process forks takes blocks of its own."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._left: list[int] = []
+        self._locks: list[socket.socket] = []
+
+    def take(self) -> int:
+        """Return a port that was not given before."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._left.clear()
+        while True:
+            while self._left:
+                port = self._left.pop(0)
+                probe = _bound(port)
+                if probe:
+                    probe.close()
+                    return port
+            self._take_block()
+
+    def _take_block(self) -> None:
+        for first in random.sample(_PORTS[::_BLOCK], len(_PORTS) // _BLOCK):
+            lock = _bound(first)
+            if lock:
+                self._locks.append(lock)
+                self._left.extend(range(first + 1, first + _BLOCK))
+                return
+        raise SiteError("no free port on loopback: every block is taken")
+
+
+_ports = _Ports()
+
+
+def _bound(port: int) -> socket.socket | None:
+    """Return a socket bound to a loopback port, None if somebody has it."""
+    found = socket.socket()
+    try:
+        found.bind((HOST, port))
+    except OSError:
+        found.close()
+        return None
+    return found
