@@ -20,6 +20,9 @@ from tidemark_host.hil.waiting import until
 
 _READINGS = 200
 _COPIES = 20
+# Bytes a second of a download in whose midst something is to happen: the mirror is in this process,
+# so it happens in time on a slow machine, too.
+_SLOW = 32 * 1024
 
 
 async def enroll(site: Site, show: Show) -> None:
@@ -144,6 +147,7 @@ async def update(site: Site, show: Show) -> None:
     region = site.definition.regions["slot_b"]
     slot_a = site.slot_bytes("slot_a", len(data))
     first = len(site.board.operations)
+    site.mirror.bytes_per_s = _SLOW
     index = site.release("1.1.0", image)
     show.say(f"release {index} is signed and published, {len(data)} bytes")
 
@@ -154,6 +158,7 @@ async def update(site: Site, show: Show) -> None:
     await until("the download begins", lambda: written() > 100, 60, 0.01)
     site.board.cut_at(40, "torn")
     await asyncio.to_thread(site.board.wait_cut, 30)
+    site.mirror.bytes_per_s = None
     show.say(f"power off in the download, after {written()} flash operations on the slot")
     await asyncio.to_thread(site.board.power_on)
     await until("confirmed", lambda: (index, "confirmed", "ok") in site.trials(), 60)
@@ -200,12 +205,15 @@ async def rollback(site: Site, show: Show) -> None:
         "flash: the confirmed slot was not touched",
     )
     image = await asyncio.to_thread(site.image, "v6")
-    marks = len(site.board.serial_log)
+    marks, asked = len(site.board.serial_log), _downloads(site)
+    site.mirror.bytes_per_s = _SLOW
     index = site.release("1.5.0", image)
-    show.say(f"release {index} is good; the gateway dies when its trial begins")
+    show.say(f"release {index} is good; the gateway dies before its trial begins")
+    await until("the download begins", lambda: _downloads(site) > asked, 60)
+    await site.kill_gateway()
+    site.mirror.bytes_per_s = None
     log = site.board.serial_log
     await asyncio.to_thread(log.wait_for, f"release {index} (1.5.0), trial", 60, marks)
-    await site.kill_gateway()
     await asyncio.to_thread(log.wait_for, "inconclusive no-ack", 60, marks)
     await site.start_gateway()
     await until("inconclusive", lambda: (index, "inconclusive", "no-ack") in site.trials(), 60)
@@ -324,6 +332,11 @@ def _find_seed(site: Site, public: bytes) -> bytes | None:
 def _bytes(value: Any) -> bytes:
     """Return the bytes behind a value of claims, which are kept as JSON."""
     return bytes.fromhex(str(value["bytes"])) if value else b""
+
+
+def _downloads(site: Site) -> int:
+    """Return how many images or parts of one the mirror has begun to send."""
+    return sum("/targets/" in path for path, _, _ in site.mirror.requests)
 
 
 def _with(claims: dict[str, Any], **wanted: Any) -> dict[str, Any] | None:
