@@ -20,8 +20,8 @@ from tidemark_host.hil.waiting import until
 
 _READINGS = 200
 _COPIES = 20
-# Bytes a second of a download in whose midst something is to happen: the mirror is in this process,
-# so it happens in time on a slow machine, too.
+# Bytes a second of a download in whose midst something is to happen: the mirror is in this
+# process, so it happens in time on a slow machine, too.
 _SLOW = 32 * 1024
 
 
