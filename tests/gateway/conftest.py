@@ -10,6 +10,7 @@ import pytest
 
 from tests.gateway.parts import Site
 from tidemark_host.gateway.broker import EmbeddedBroker, Mosquitto
+from tidemark_host.hil.waiting import free_port
 from tidemark_host.toolchain import mosquitto
 
 
@@ -22,12 +23,17 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(params=["amqtt", "mosquitto"])
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[EmbeddedBroker | Mosquitto]:
-    made = EmbeddedBroker() if request.param == "amqtt" else Mosquitto(await to_thread(mosquitto))
+    port = free_port()  # stays theirs while they are stopped
+    made = (
+        EmbeddedBroker(port)
+        if request.param == "amqtt"
+        else Mosquitto(await to_thread(mosquitto), port)
+    )
     async with made:
         yield made
 
 
 @pytest.fixture
 async def private_broker() -> AsyncIterator[Mosquitto]:
-    async with Mosquitto(await to_thread(mosquitto)) as made:
+    async with Mosquitto(await to_thread(mosquitto), free_port()) as made:
         yield made

@@ -16,7 +16,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from tests.gateway.wire import Consumer, WireDevice, until
+from tests.gateway.wire import LIMIT_S, Consumer, WireDevice, until
 from tidemark_host import protocol
 from tidemark_host.fleet.device import FleetDevice
 from tidemark_host.gateway.broker import NO_DELAY, EmbeddedBroker, Mosquitto
@@ -64,10 +64,10 @@ async def test_a_client_that_comes_late_gets_the_retained_beacon_once(
     tmp_path: Path, broker: Broker
 ):
     async with Gateway(config_for(tmp_path, broker)) as gateway:
-        await asyncio.wait_for(gateway.connected.wait(), 10)
+        await asyncio.wait_for(gateway.connected.wait(), LIMIT_S)
         async with aiomqtt.Client(broker.host, broker.port) as client:
             await client.subscribe("tm/1/gw/+/beacon", qos=1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 message = await anext(client.messages)
             assert message.retain
             assert isinstance(message.payload, bytes)
@@ -75,7 +75,7 @@ async def test_a_client_that_comes_late_gets_the_retained_beacon_once(
         async with aiomqtt.Client(broker.host, broker.port) as client:
             await client.subscribe("other/topic", qos=1)
             await client.publish("other/topic", b"mine", qos=1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 message = await anext(client.messages)
             assert message.payload == b"mine"
 
@@ -147,7 +147,7 @@ async def test_embedded_broker_refuses_packets_beyond_its_limit():
         async with aiomqtt.Client(broker.host, broker.port) as client:
             await client.subscribe("a", qos=1)
             await client.publish("a", b"b", qos=1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LIMIT_S):
                 assert (await anext(client.messages)).payload == b"b"
         hostile.close()
 
@@ -201,7 +201,7 @@ async def process(state: Path, broker: Broker) -> AsyncIterator[tuple[Process, d
     )
     try:
         assert child.stdout
-        line = await asyncio.wait_for(child.stdout.readline(), 20)
+        line = await asyncio.wait_for(child.stdout.readline(), LIMIT_S)
         yield child, json.loads(line)
     finally:
         if child.returncode is None:
@@ -242,7 +242,7 @@ async def test_a_killed_gateway_loses_nothing_and_repeats_nothing(
                 await wire.deliver()
                 await until(lambda: len(consumer.readings(device.id)) == 100)
             child.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(child.wait(), 10) == 0
+            assert await asyncio.wait_for(child.wait(), LIMIT_S) == 0
     from tidemark_host.gateway.view import GatewayView
 
     rows = GatewayView(tmp_path / "gateway.db").upstream(device.id)
@@ -263,6 +263,6 @@ async def test_the_command_wants_one_broker(tmp_path: Path, words: list[str]):
         *(sys.executable, "-m", "tidemark_host", "gateway", "--state", str(tmp_path), *words),
         stderr=PIPE,
     )
-    _, said = await asyncio.wait_for(child.communicate(), 20)
+    _, said = await asyncio.wait_for(child.communicate(), LIMIT_S)
     assert child.returncode != 0
     assert b"--embedded-broker" in said

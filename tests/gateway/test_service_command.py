@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.gateway.wire import LIMIT_S
 from tidemark_host.cli.gateway import command as gateway_command
 from tidemark_host.cli.inventory import command as inventory_command
 from tidemark_host.cli.provision import command as provision_command
@@ -51,7 +52,7 @@ async def running(state: Path, *words: str) -> AsyncIterator[Process]:
 async def line_with(child: Process, word: str) -> str:
     """Return the next line with `word` in it."""
     assert child.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         while line := await child.stdout.readline():
             if word.encode() in line:
                 return line.decode()
@@ -60,7 +61,7 @@ async def line_with(child: Process, word: str) -> str:
 
 async def ended(child: Process) -> tuple[int, str]:
     """Return the exit status and what was not yet read."""
-    out, _ = await asyncio.wait_for(child.communicate(), 20)
+    out, _ = await asyncio.wait_for(child.communicate(), LIMIT_S)
     assert child.returncode is not None
     return child.returncode, out.decode()
 
@@ -116,7 +117,7 @@ async def test_it_says_that_it_waits_for_its_broker_and_ends_quietly(
 async def test_the_first_json_line_is_ready(tmp_path: Path):
     async with running(tmp_path, "--json", "--broker", DEAD) as child:
         assert child.stdout
-        first = json.loads(await asyncio.wait_for(child.stdout.readline(), 20))
+        first = json.loads(await asyncio.wait_for(child.stdout.readline(), LIMIT_S))
         assert first["event"] == "ready" and first["broker"] == DEAD
         assert json.loads(await line_with(child, "waiting"))["broker"] == DEAD
 

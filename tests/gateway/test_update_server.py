@@ -78,6 +78,7 @@ async def test_a_slow_download_can_be_cut_and_resumed(server: UpdateServer):
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     assert b"Content-Length: 10240" in head
     part = await asyncio.wait_for(reader.readexactly(4096), 10)
+    assert server.requests == [("/metadata/1.root.json", 200, "")], "it is under way, and noted"
     writer.close()
     server.bytes_per_s = None
     status, rest, _ = await get(server, "/metadata/1.root.json", f"bytes={len(part)}-")

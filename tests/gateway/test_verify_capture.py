@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.gateway.wire import WireDevice
+from tests.gateway.wire import WireDevice, until
 from tidemark_host.fleet.device import FleetDevice
 from tidemark_host.gateway.broker import Mosquitto
 from tidemark_host.gateway.capture import Capture
@@ -36,17 +36,20 @@ def verify(folder: Path, keylog: bool = True) -> tuple[int, str]:
 async def record(folder: Path, broker: Mosquitto) -> None:
     config = GatewayConfig(folder, (broker.host, broker.port), keylog=folder / "keys.jsonl")
     async with (
-        Capture(broker.host, broker.port, folder / "capture.jsonl"),
+        Capture(broker.host, broker.port, folder / "capture.jsonl") as capture,
         Gateway(config) as gateway,
     ):
         device = FleetDevice(gateway.identity.public)
         Inventory(config.inventory_path).enroll(device.public, "FLEET")
         async with WireDevice(device, broker.host, broker.port) as wire:
             await wire.ready()
-            await wire.telemetry(3)
+            for value in range(3):
+                await wire.publish("telemetry", device.telemetry(value))
             await wire.publish("telemetry", device.telemetry({1: 20.5}, sign=True))
             await wire.publish("report", device.report(ask_time=True))
-            await wire.deliver()
+            await wire.answered()
+        # Who listens beside the gateway may hear it later.
+        await until(lambda: sum("/up/" in m.topic for m in capture.messages) == 6)
 
 
 async def test_hello_report_and_telemetry_verify_by_the_page_alone(

@@ -15,7 +15,7 @@ from tidemark_host.fleet.device import FleetDevice
 from tidemark_host.gateway.broker import NO_DELAY
 from tidemark_host.protocol import Refused
 
-LIMIT_S = 15.0
+LIMIT_S = 60.0  # of a wait: nobody waits so long but for what never comes
 
 
 async def until(holds: Callable[[], object], limit_s: float = LIMIT_S) -> None:
@@ -76,6 +76,10 @@ class WireDevice:
                     await until(lambda: not self.device.unanswered, 1.0)
                 for topic, message in self.device.waiting():
                     await self.client.publish(topic, message, qos=1)
+
+    async def answered(self) -> None:
+        """Wait until all is acknowledged; send nothing twice, however long it takes."""
+        await until(lambda: not self.device.unanswered)
 
     async def telemetry(self, count: int) -> None:
         """Send readings 0..count-1 and wait until each is acknowledged."""

@@ -9,7 +9,7 @@ from typing import Self
 from tidemark_host.faults.packets import Packet, puback, read_packet
 from tidemark_host.faults.proxy import HOST, Proxy
 
-WAIT_S = 10.0
+WAIT_S = 60.0  # nobody waits so long but for what never comes
 
 
 def packet(first: int, body: bytes) -> Packet:

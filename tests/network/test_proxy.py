@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.network.rig import Rig, connect, ids, packet, puback, publish, text
+from tests.network.rig import WAIT_S, Rig, connect, ids, packet, puback, publish, text
 from tidemark_host.faults import proxy as module
 from tidemark_host.faults.profiles import PROFILES, Profile
 
@@ -31,7 +31,7 @@ async def test_lost_packet_vanishes_and_the_connection_lives() -> None:
         client, broker = await rig.pair()
         rig.proxy.storm(Profile(vanish=1.0), 1)
         client.send(publish(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while not rig.proxy.counts["vanish"]:
                 await asyncio.sleep(0.01)
         rig.proxy.calm()
@@ -142,7 +142,7 @@ async def test_half_open_connection_is_silent_both_ways_and_then_ends() -> None:
         client, broker = await rig.pair()
         rig.proxy.storm(Profile(silence=1.0, silence_s=0.3), 1)
         client.send(publish(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while not rig.proxy.counts["silence"]:
                 await asyncio.sleep(0.01)
         rig.proxy.calm()
@@ -194,7 +194,7 @@ async def test_same_seed_meets_the_same_packets() -> None:
             for number in range(1, 61):
                 client.send(publish(number))
             lost = 0
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 while rig.proxy.packets["up", "PUBLISH"] < 60:
                     await asyncio.sleep(0.01)
                 lost = rig.proxy.counts["lie"]
@@ -234,9 +234,14 @@ async def test_connections_beyond_the_bound_are_closed(monkeypatch: pytest.Monke
         assert ids(await pairs[1][1].get(1)) == [1]
 
 
-async def test_proxy_ends_all_connections_when_its_time_is_over() -> None:
-    async with Rig(limit_s=0.2) as rig:
+async def test_proxy_ends_all_connections_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    async with Rig(limit_s=600.0) as rig:
         client, broker = await rig.pair()
+        monkeypatch.setattr(loop, "time", lambda: now() + 600.0)
         await client.end()
         await broker.end()
 
@@ -248,7 +253,7 @@ async def test_stream_that_is_not_mqtt_is_carried_cut_and_never_thinned() -> Non
         data = b"GET / HTTP/1.1\r\n\r\n" + bytes(5_000)
         client.send_raw(data)
         client.send_raw(b"end")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while not broker.raw.endswith(b"end"):
                 await asyncio.sleep(0.01)
         assert broker.raw == data + b"end"

@@ -10,7 +10,7 @@ from typing import Any
 import serial
 
 from tidemark_host.boards.base import BoardError
-from tidemark_host.hil.site import Site
+from tidemark_host.hil.site import Site, Trial
 from tidemark_host.hil.targets import CONSOLE
 
 CTRL_C = b"\x03"
@@ -39,11 +39,38 @@ async def more_readings(site: Site, count: int, timeout: float = 60.0) -> None:
     )
 
 
+async def overheard(site: Site) -> None:
+    """Wait until who listens beside the gateway, too, has heard this boot: hello and more.
+
+    What comes late then is of this boot and adds neither a hello nor an epoch.
+    """
+    epoch = site.claims()["epoch"]
+    await site.until("it is overheard", lambda: any(epoch == at for at, _ in site.counters()))
+    assert site.capture.of(site.id, "hello")
+
+
+def slow_mirror(site: Site) -> None:
+    """Let downloads last: the mirror lives in this process, so what a test does in the midst of
+    one comes in time however slow the machine is. `site.mirror.bytes_per_s = None` ends it."""
+    site.mirror.bytes_per_s = 32 * 1024
+
+
 async def downloading(site: Site) -> None:
-    """Wait until the board has asked the mirror for an image."""
+    """Wait until the mirror has begun to send the board an image."""
     await site.until(
         "the download", lambda: any("/targets/" in path for path, _, _ in site.mirror.requests), 60
     )
+
+
+async def unhurried(site: Site) -> None:
+    """Give the board's trials more time than a slow machine takes to act in the midst of one."""
+    code = "from tidemark import cbor, config, stage0\nvalues = stage0.base.config\n"
+    code += "values[config.TRIAL] = [12, 40, 1]\n"
+    code += "stage0.base.journal.put('config', cbor.encode(values))"
+    boots = site.boots()
+    await at_repl(site, code)
+    await asyncio.to_thread(site.board.reset)
+    assert (await site.heard(boots))["trial-times"] == [12, 40, 1]
 
 
 async def on_trial(site: Site, index: int, since: int) -> None:
@@ -52,6 +79,17 @@ async def on_trial(site: Site, index: int, since: int) -> None:
         await site.said(f"release {index} (", 60, since)
     else:
         await site.claimed(mode="trial", timeout=60)
+
+
+def conclusions(site: Site, index: int) -> list[Trial]:
+    """Return how the trials of a release ended, from the first that was decided on.
+
+    Before that one a machine that stood still may have had no acknowledgement in time.
+    """
+    trials = [trial for trial in site.trials() if trial[0] == index]
+    while trials and trials[0][1:] == ("inconclusive", "no-ack"):
+        trials.pop(0)
+    return trials
 
 
 def last_record(site: Site) -> int:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.system.steps import at_repl, both_slots, digest
+from tests.system.steps import at_repl, both_slots, digest, overheard
 from tidemark_host import provision
 from tidemark_host.hil.site import Site
 from tidemark_host.provision import ProvisionError
@@ -32,6 +32,7 @@ async def test_hostile_files_shadow_no_module_of_the_base(site: Site) -> None:
 @pytest.mark.needs("console")
 async def test_lost_journal_is_safe_mode_and_nothing_is_sent(site: Site) -> None:
     size = site.definition.regions["journal"].size
+    await overheard(site)
     since = len(site.board.serial_log)
     await asyncio.to_thread(site.patch_flash, [("journal", 0, b"\xff" * size)])
     hellos = len(site.capture.of(site.id, "hello"))

@@ -15,7 +15,9 @@ from tests.system.steps import (
     last_record,
     mpremote,
     on_trial,
+    slow_mirror,
     type_on_console,
+    unhurried,
 )
 from tidemark_host.hil.site import Site
 
@@ -53,11 +55,12 @@ async def test_files_go_both_ways_while_the_lease_feeds(site: Site, tmp_path: Pa
 
 
 async def test_console_during_a_trial_decides_nothing_and_the_trial_goes_on(site: Site) -> None:
+    await unhurried(site)
     since = len(site.board.serial_log)
     index = await site.publish("1.1.0")
     await on_trial(site, index, since)
     said = len(site.board.serial_log)
-    # At once, before the trial is decided; the lease then gives mpremote all the time it takes.
+    # Before the trial is decided; the lease then gives mpremote all the time it takes.
     await type_on_console(site, CTRL_C, "stopped from the console")
     out = await mpremote(
         site, "exec", "from tidemark import stage0; print('slots', stage0.base.slots.table())"
@@ -74,10 +77,12 @@ async def test_console_during_a_trial_decides_nothing_and_the_trial_goes_on(site
 
 async def test_raw_repl_boot_runs_no_application_and_starts_no_trial(site: Site) -> None:
     since = len(site.board.serial_log)
+    slow_mirror(site)
     await site.publish("1.1.0", table=48 * 1024)
     await downloading(site)
     # Nobody acknowledges the report of the outcome: the board waits 5 s before it resets.
     await site.kill_gateway()
+    site.mirror.bytes_per_s = None
     await site.said("update staged", 60, since)
     said = len(site.board.serial_log)
     code = "from tidemark import stage0; print(stage0.base.slots.table())"

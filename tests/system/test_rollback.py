@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from tests.system.steps import causes_since, digest, downloading, last_record
+from tests.system.steps import (
+    causes_since,
+    conclusions,
+    digest,
+    downloading,
+    last_record,
+    slow_mirror,
+)
 from tidemark_host.hil.site import Site
 
 
@@ -34,7 +41,7 @@ async def test_faulty_release_is_rejected_with_its_reason(
     assert await asyncio.to_thread(site.slot_bytes, "slot_a") == slot
     # It is offered still, and never tried again.
     await site.claimed(update="rejected")
-    assert [trial for trial in site.trials() if trial[0] == index] == [(index, "rejected", reason)]
+    assert conclusions(site, index) == [(index, "rejected", reason)]
 
 
 @pytest.mark.slow
@@ -51,9 +58,11 @@ async def test_release_that_loses_the_link_is_rejected_after_three_trials(site: 
 @pytest.mark.slow
 async def test_outage_during_a_trial_is_inconclusive_and_delays_a_good_release(site: Site) -> None:
     since = len(site.board.serial_log)
+    slow_mirror(site)
     index = await site.publish("1.1.0", table=48 * 1024)
     await downloading(site)
     await site.kill_gateway()
+    site.mirror.bytes_per_s = None
     await site.said("inconclusive no-ack", 90, since)
     await site.start_gateway()
     await site.until(

@@ -8,7 +8,14 @@ from typing import cast
 import pytest
 
 from tests.conftest import firmware_dir
-from tests.system.steps import causes_since, digest, last_record, once_each
+from tests.system.steps import (
+    causes_since,
+    conclusions,
+    digest,
+    last_record,
+    once_each,
+    unhurried,
+)
 from tidemark_host.boards.nor import NorFlash
 from tidemark_host.boards.virtual_esp32 import VirtualEsp32Board
 from tidemark_host.esp32 import otadata
@@ -118,7 +125,7 @@ async def test_runtime_that_does_not_come_up_is_rolled_back(
     assert await in_charge(site) == (0, State.VALID)
     # It is offered still, and never tried again.
     await site.claimed(update="rejected")
-    assert len([trial for trial in site.trials() if trial[0] == index]) == 1
+    assert len(conclusions(site, index)) == 1
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -135,7 +142,7 @@ async def test_runtime_whose_base_fails_is_rejected_and_the_pair_undone(
     assert board_of(site).running == 0
     # It is offered still, and never tried again.
     await site.claimed(update="rejected")
-    assert len([trial for trial in site.trials() if trial[0] == index]) == 1
+    assert len(conclusions(site, index)) == 1
 
 
 @pytest.mark.parametrize(
@@ -168,6 +175,7 @@ async def test_runtime_that_no_bootloader_would_start_is_never_chosen(site: Site
 @pytest.mark.needs("operations")
 async def test_brownout_in_the_trial_is_no_fault_of_the_pair(site: Site) -> None:
     """The bootloader takes the runtime back, as after any reset; then both are tried again."""
+    await unhurried(site)
     last, since = last_record(site), len(site.board.serial_log)
     index = await site.publish("2.0.0", runtime=await runtime(site))
     await site.said("2.0.0), trial", 60, since)

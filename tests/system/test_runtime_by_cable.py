@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from tests.boards.rom_serial import RomSerial
-from tests.system.steps import once_each
+from tests.system.steps import once_each, unhurried
 from tidemark_host.boards import virtual_esp32
 from tidemark_host.discovery import Found
 from tidemark_host.esp32.otadata import State
@@ -26,6 +26,7 @@ async def test_runtime_by_cable_stays_and_ends_the_trial_in_the_first_slot(site:
     images = [await asyncio.to_thread(target.runtime_image, index) for index in (2, 3, 7)]
     index = await site.publish("2.0.0", runtime=images[0])
     assert await site.outcome(index, 90) == (index, "confirmed", "ok")
+    await unhurried(site)
     since = len(site.board.serial_log)
     index = await site.publish("3.0.0", runtime=images[1])
     await site.said("3.0.0), trial", 60, since)

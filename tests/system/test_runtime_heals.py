@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,18 @@ def place(site: Site, label: str) -> int:
     return next(row.offset for row in site.definition.esp32.partitions if row.label == label)
 
 
-async def decay(site: Site, offset: int) -> None:
-    """Have one byte of the flash no longer read as it was written; the board is on again after."""
+async def decay(site: Site, offset: int, before_on: Callable[[], None] = lambda: None) -> None:
+    """Have one byte of the flash no longer read as it was written; the board is on again after.
+
+    `before_on`: what is to be planned before it starts.
+    """
     size = site.definition.flash_size
     await asyncio.to_thread(site.board.power_off)
     flash = bytearray(await asyncio.to_thread(site.board.read_flash, 0, size, resume=False))
     flash[offset] ^= 0x20
     await asyncio.to_thread(site.board.flash, bytes(flash))
     site.note(f"flash decayed at {offset:#x}")
+    await asyncio.to_thread(before_on)
     await asyncio.to_thread(site.board.power_on)
 
 
@@ -90,9 +95,12 @@ async def test_power_cut_in_a_healing_leaves_one_that_begins_again(
     """At the affirmed entry, the erased one, the slot, the choice."""
     index, _ = await confirmed_pair(site)
     since = len(site.board.serial_log)
-    await decay(site, place(site, "ota_1") + 5000)
+    await decay(
+        site,
+        place(site, "ota_1") + 5000,
+        lambda: board_of(site).cut_in(label, operation, variant),
+    )
     await site.said("rescue (runtime-lost)", 60, since)
-    board_of(site).cut_in(label, operation, variant)
     await asyncio.to_thread(site.board.wait_cut, 60 * site.target.patience)
     site.note("power failed")
     await asyncio.to_thread(site.board.power_on)

@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from tests.system.steps import both_slots, digest, once_each
+from tests.system.steps import both_slots, digest, once_each, slow_mirror
 from tidemark_host.hil.mirror import ATTEMPTS, Attempt
 from tidemark_host.hil.site import Site
 
@@ -38,6 +38,7 @@ async def test_second_update_goes_back_into_the_first_slot(site: Site) -> None:
 async def test_download_goes_on_where_a_power_cut_ended_it(site: Site) -> None:
     region = site.definition.regions["slot_b"]
     first = len(site.board.operations)
+    slow_mirror(site)
     index = await site.publish("1.1.0", table=96 * 1024)
 
     def written() -> int:
@@ -46,6 +47,7 @@ async def test_download_goes_on_where_a_power_cut_ended_it(site: Site) -> None:
 
     await site.until("the download", lambda: written() > 100, 60, 0.01)
     await site.cut(40, "torn")
+    site.mirror.bytes_per_s = None
     await asyncio.to_thread(site.board.power_on)
     assert await site.outcome(index) == (index, "confirmed", "ok")
     ranges = [

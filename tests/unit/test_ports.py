@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -48,3 +49,22 @@ def test_port_that_somebody_listens_on_is_not_given(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(ports, "_TRIES", 1)
         with pytest.raises(OSError, match="no free port"):
             ports.free_port()
+
+
+def test_process_that_was_forked_shares_no_ports() -> None:
+    ports.free_port()
+    ours, theirs = os.pipe()
+    ends, end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(theirs, str(ports.free_port()).encode())
+        os.close(end)
+        os.read(ends, 1)  # until the parent has asked: what ends gives its ports back
+        os._exit(0)
+    told = int(os.read(ours, 16))
+    given = {ports.free_port() for _ in range(200)}
+    os.close(end)
+    assert os.waitpid(child, 0)[1] == 0
+    assert told not in given
+    for each in (ours, theirs, ends):
+        os.close(each)

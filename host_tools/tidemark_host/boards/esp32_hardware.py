@@ -91,6 +91,12 @@ class Esp32Hardware(Hardware):
             (due for due in (super().bites_at(), self._boot_due) if due is not None), default=None
         )
 
+    def stood_still(self, seconds: float) -> None:
+        """As `Hardware.stood_still`, of both watchdogs."""
+        super().stood_still(seconds)
+        if self._boot_due is not None:
+            self._boot_due += seconds
+
     def boot(self, cause: str) -> Boot:
         """Do what boot ROM and bootloader do at a reset. Raises BootError; PowerCut."""
         if cause == "power-on":

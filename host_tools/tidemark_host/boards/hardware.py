@@ -185,6 +185,10 @@ class Hardware:
         """Return when the watchdog bites unless it is fed, None while it is not armed."""
         return None if self.watchdog_s is None else self.watchdog_due
 
+    def stood_still(self, seconds: float) -> None:
+        """Host and processor did not run for so long: no watchdog counts that."""
+        self.watchdog_due += seconds
+
     def _feed(self) -> None:
         self.feeds += 1
         if self.watchdog_s is not None:

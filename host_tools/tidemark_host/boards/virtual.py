@@ -37,6 +37,8 @@ SECTOR = 4096
 PAGE = 256
 # Objects of a 64-bit runtime are twice as large as the RP2040's, which leaves 240 KB of heap.
 HEAP = "512k"
+_SLICE_S = 0.25  # of a wait for the watchdog
+_LATE_S = 0.5  # by which it ends late if host and board did not run; a chip's clock stops with it
 
 
 class VirtualBoard(SimulatedBoard):
@@ -149,7 +151,8 @@ class VirtualBoard(SimulatedBoard):
     def read_flash(self, start: int, size: int, resume: bool = True) -> bytes:
         """Return what the flash file holds. Raises BoardError `bounds`."""
         self._check_bounds(start, size)
-        return self._map[start : start + size]
+        # Between operations: a reader beside the thread would see them half done.
+        return self._service.do(lambda: self._map[start : start + size])
 
     def send(self, data: bytes) -> None:
         """Type on the console."""
@@ -170,7 +173,16 @@ class VirtualBoard(SimulatedBoard):
         patience = self._patience()
         if self._state == RUNNING and not self._console.look():
             patience = LOOK_S if patience is None else min(patience, LOOK_S)
+        if patience is None:
+            self._service.poll(None)
+            return
+        # In short slices: one that takes much longer shows that the machine stood still.
+        patience = min(patience, _SLICE_S)
+        begin = time.monotonic()
         self._service.poll(patience)
+        late = time.monotonic() - begin - patience
+        if late > _LATE_S:
+            self._hardware.stood_still(late)
         self._look_at_watchdog()
 
     def _patience(self) -> float | None:

@@ -76,16 +76,19 @@ class UpdateServer:
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         wanted = request.headers.get("Range", "")
-        response = await self._respond(request, wanted)
-        self.requests.append((request.path, response.status, wanted))
+        return await self._respond(request, wanted)
+
+    def _log(self, request: web.Request, status: int, wanted: str) -> None:
+        """Note a request before its answer: a download shows while it is under way."""
+        self.requests.append((request.path, status, wanted))
         del self.requests[:-1000]
-        return response
 
     async def _respond(self, request: web.Request, wanted: str) -> web.StreamResponse:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         path = self._find(request.match_info["path"])
         if path is None:
+            self._log(request, 404, wanted)
             return web.Response(status=404)
         size = path.stat().st_size
         start, end = 0, size
@@ -94,6 +97,7 @@ class UpdateServer:
             start = int(match[1])
             end = min(size, int(match[2]) + 1) if match[2] else size
             if start >= size or start >= end:
+                self._log(request, 416, wanted)
                 return web.Response(status=416, headers={"Content-Range": f"bytes */{size}"})
         response = web.StreamResponse(status=206 if match else 200)
         response.content_type = "application/octet-stream"
@@ -101,6 +105,7 @@ class UpdateServer:
         response.content_length = end - start
         if match:
             response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        self._log(request, response.status, wanted)
         await response.prepare(request)
         if request.method == "HEAD":
             return response
