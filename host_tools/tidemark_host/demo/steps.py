@@ -20,6 +20,7 @@ from tidemark_host.hil.waiting import until
 
 _READINGS = 200
 _COPIES = 20
+_TRIES = 3
 
 
 async def enroll(site: Site, show: Show) -> None:
@@ -144,6 +145,8 @@ async def update(site: Site, show: Show) -> None:
     region = site.definition.regions["slot_b"]
     slot_a = site.slot_bytes("slot_a", len(data))
     first = len(site.board.operations)
+    # So slow that the cut is planned before it is over, also where this machine is late.
+    site.mirror.bytes_per_s = 16_000
     index = site.release("1.1.0", image)
     show.say(f"release {index} is signed and published, {len(data)} bytes")
 
@@ -154,6 +157,7 @@ async def update(site: Site, show: Show) -> None:
     await until("the download begins", lambda: written() > 100, 60, 0.01)
     site.board.cut_at(40, "torn")
     await asyncio.to_thread(site.board.wait_cut, 30)
+    site.mirror.bytes_per_s = None
     show.say(f"power off in the download, after {written()} flash operations on the slot")
     await asyncio.to_thread(site.board.power_on)
     await until("confirmed", lambda: (index, "confirmed", "ok") in site.trials(), 60)
@@ -199,15 +203,13 @@ async def rollback(site: Site, show: Show) -> None:
         confirmed == site.slot_bytes("slot_b"),
         "flash: the confirmed slot was not touched",
     )
-    image = await asyncio.to_thread(site.image, "v6")
-    marks = len(site.board.serial_log)
-    index = site.release("1.5.0", image)
-    show.say(f"release {index} is good; the gateway dies when its trial begins")
-    log = site.board.serial_log
-    await asyncio.to_thread(log.wait_for, f"release {index} (1.5.0), trial", 60, marks)
-    await site.kill_gateway()
-    await asyncio.to_thread(log.wait_for, "inconclusive no-ack", 60, marks)
-    await site.start_gateway()
+    for number in range(_TRIES):
+        image = await asyncio.to_thread(site.image, f"v{6 + number}")
+        index = site.release(f"1.5.{number}", image)
+        show.say(f"release {index} is good; the gateway dies when its trial begins")
+        if await _tried_alone(site, index):
+            break
+        show.say("this machine was late: it was confirmed by then. Another one")
     await until("inconclusive", lambda: (index, "inconclusive", "no-ack") in site.trials(), 60)
     show.check(True, "gateway: back again, it is told of an inconclusive trial")
     await until("confirmed", lambda: (index, "confirmed", "ok") in site.trials(), 90)
@@ -335,6 +337,24 @@ def _outcome(site: Site, index: int) -> tuple[int, str, str] | None:
         if trial[0] == index and trial[1] == "rejected":
             return trial
     return None
+
+
+async def _tried_alone(site: Site, index: int) -> bool:
+    """Kill the gateway when the trial of a release begins, and start it after the trial's end.
+
+    Returns whether the trial ended without its word: it has little time to be killed in.
+    """
+    log = site.board.serial_log
+    began = await asyncio.to_thread(log.wait_for, f"release {index} (1.5.", 60)
+    await site.kill_gateway()
+
+    def ended() -> str:
+        said = [line.text for line in log if line.time > began.time]
+        return next((text for text in said if "inconclusive" in text or "confirmed" in text), "")
+
+    end = await until("the end of the trial", ended, 60)
+    await site.start_gateway()
+    return "inconclusive no-ack" in end
 
 
 def _update_code(site: Site, codes: tuple[str, ...]) -> str | None:
