@@ -111,7 +111,7 @@ async def test_door_holds_no_more_lines_than_it_says() -> None:
         held = [await asyncio.open_connection("127.0.0.2", port) for _ in range(MAX_LINES + 3)]
         stay = {asyncio.ensure_future(reader.read()) for reader, _ in held}
         while len(stay) > MAX_LINES:
-            ended, stay = await asyncio.wait(stay, timeout=30, return_when="FIRST_COMPLETED")
+            ended, stay = await asyncio.wait(stay, timeout=15, return_when="FIRST_COMPLETED")
             assert ended, "more lines are held than that"
         assert len(stay) == MAX_LINES
         for read in stay:

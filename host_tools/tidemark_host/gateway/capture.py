@@ -41,7 +41,7 @@ class Capture:
         self._file: IO[str] | None = self.path.open("a") if self.path else None
         self._ready = asyncio.Event()
         self._task = asyncio.create_task(self._run())
-        await asyncio.wait_for(self._ready.wait(), 10)
+        await asyncio.wait_for(self._ready.wait(), 30)
         return self
 
     async def __aexit__(
