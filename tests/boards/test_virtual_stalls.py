@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -21,23 +22,36 @@ FED = """
 """
 
 
-def stand_still(board: VirtualBoard, seconds: float) -> None:
-    """Neither the processor's process nor the thread that is its hardware runs for so long."""
-    process = board.pid
-    assert process
-
-    def still() -> None:
-        os.kill(process, signal.SIGSTOP)
-        time.sleep(seconds)
-        os.kill(process, signal.SIGCONT)
-
-    board._service.do(still)
+def still(board: VirtualBoard) -> None:
+    """Called in the thread that is its hardware: nor does the processor's process run."""
+    assert board.pid
+    os.kill(board.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.kill(board.pid, signal.SIGCONT)
 
 
-def test_machine_that_stands_still_starves_no_watchdog(make: Maker) -> None:
+def within_its_wait(board: VirtualBoard) -> None:
+    board._service.do(lambda: still(board))
+
+
+def beside_its_wait(board: VirtualBoard) -> None:
+    look, looks = board._console.look, iter([lambda: still(board)])
+
+    def once() -> bool:
+        next(looks, lambda: None)()
+        return look()
+
+    board._console.look = once
+    board._service.do(lambda: None)
+
+
+@pytest.mark.parametrize("stand_still", [within_its_wait, beside_its_wait])
+def test_machine_that_stands_still_starves_no_watchdog(
+    make: Maker, stand_still: Callable[[VirtualBoard], None]
+) -> None:
     board = make(FED)
     board.serial_log.wait_for("armed")
-    stand_still(board, 1.5)
+    stand_still(board)
     board.serial_log.wait_for("alive")
     assert [reset.cause for reset in board.resets] == ["power-on"]
 

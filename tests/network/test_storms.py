@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.system.steps import from_board, once_each
+from tests.system.steps import from_board, once_each, unhurried
 from tidemark_host.faults.profiles import PROFILES
 from tidemark_host.faults.proxy import Network
 from tidemark_host.hil.site import Site
@@ -97,6 +97,8 @@ async def test_gateway_behind_a_bad_network_loses_nothing_and_queues_nothing_twi
 
 async def test_update_goes_through_a_flapping_link(faulty_site: Site) -> None:
     site, network = faulty_site, network_of(faulty_site)
+    # No connection lives for long: some trials would otherwise end before one that does.
+    await unhurried(site, hold_s=2)
     network.mqtt.storm(PROFILES["flapping"].slower(site.target.patience), 1)
     network.web.storm(PROFILES["lossy"].slower(site.target.patience), 1)
     await site.until("a link that flaps", lambda: network.mqtt.counts["life"] >= EACH, 60)

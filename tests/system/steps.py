@@ -62,15 +62,16 @@ async def downloading(site: Site) -> None:
     )
 
 
-async def unhurried(site: Site) -> None:
+async def unhurried(site: Site, hold_s: int = 12, limit_s: int = 40) -> None:
     """Give the board's trials more time than a slow machine takes to act in the midst of one."""
+    times = [hold_s, limit_s, 1]
     code = "from tidemark import cbor, config, stage0\nvalues = stage0.base.config\n"
-    code += "values[config.TRIAL] = [12, 40, 1]\n"
+    code += f"values[config.TRIAL] = {times}\n"
     code += "stage0.base.journal.put('config', cbor.encode(values))"
     boots = site.boots()
     await at_repl(site, code)
     await asyncio.to_thread(site.board.reset)
-    assert (await site.heard(boots))["trial-times"] == [12, 40, 1]
+    assert (await site.heard(boots))["trial-times"] == times
 
 
 async def on_trial(site: Site, index: int, since: int) -> None:

@@ -101,7 +101,7 @@ async def test_provisioning_that_a_power_cut_ended_is_done_again(
             site.board.cut_at(n, variant)
             with pytest.raises(BoardError):
                 provision.finish(Hasty(console, patience), site.anchors, site.link_settings())
-        site.board.wait_cut(1.0)
+        site.board.wait_cut(patience)
         since = len(site.board.serial_log)
         site.board.power_on()
         site.board.serial_log.wait_for("waits on this console", patience, since)

@@ -93,6 +93,7 @@ class VirtualBoard(SimulatedBoard):
         self._board_end: socket.socket | None = None  # of the console: it outlives a soft reset
         self._frames = Frames()
         self._state = OFF
+        self._turned = time.monotonic()  # end of the thread's last turn
         self._service = Service("virtual-board", self._turn)
         self._console = Console(self._service.selector)
         self._service.start()
@@ -175,12 +176,14 @@ class VirtualBoard(SimulatedBoard):
             patience = LOOK_S if patience is None else min(patience, LOOK_S)
         if patience is None:
             self._service.poll(None)
+            self._turned = time.monotonic()
             return
-        # In short slices: one that takes much longer shows that the machine stood still.
+        # In short slices: one that takes much longer shows that the machine stood still. From end
+        # to end, as it may have done so at any point of a turn.
         patience = min(patience, _SLICE_S)
-        begin = time.monotonic()
         self._service.poll(patience)
-        late = time.monotonic() - begin - patience
+        former, self._turned = self._turned, time.monotonic()
+        late = self._turned - former - patience
         if late > _LATE_S:
             self._hardware.stood_still(late)
         self._look_at_watchdog()
