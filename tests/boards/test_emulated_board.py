@@ -272,6 +272,17 @@ def test_forgotten_repl_ends_in_a_reset_with_its_reason(board: EmulatedBoard) ->
     assert after_boot(board)[0] == "reset lease"
 
 
+def test_last_words_are_before_the_reset_that_ends_them(board: EmulatedBoard) -> None:
+    def says_and_resets() -> None:
+        for byte in b"last words":
+            board._on_byte(0, byte)
+        board._started("reset")
+
+    board._service.do(says_and_resets)
+    said = [line.text for line in board.serial_log]
+    assert said[said.index("# reset") - 1].endswith("last words")
+
+
 # -- random source --------------------------------------------------------------------------------
 
 

@@ -200,11 +200,15 @@ class Console:
         board = self._board
         if board is None:
             return
-        while self._hear():
-            pass
+        self.take()
         self._board = None
         self._selector.unregister(board)
         board.close()
+
+    def take(self) -> None:
+        """Take all that the board has said so far."""
+        while self._hear():
+            pass
 
     def send(self, data: bytes) -> None:
         """Send to the board. What it has no room for is lost, as on a UART; so is all when off."""

@@ -286,10 +286,12 @@ class EmulatedBoard(SimulatedBoard):
         self._line.clear()
 
     def _flush(self) -> None:
-        for uart, data in enumerate(self._sent):
+        for wire, line, data in zip(self._wires, self._lines, self._sent, strict=True):
             if data:
-                self._wires[uart].send(data)
+                wire.send(data)
                 data.clear()
+                # Now: what is noted next comes after it.
+                line.take()
 
     # -- power --------------------------------------------------------------------------------
 
