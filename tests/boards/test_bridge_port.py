@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import termios
@@ -26,21 +25,26 @@ ALLOW = [("127.0.0.1", 1)]
 
 
 class Line:
-    """A serial device: a pty whose other end nobody serves."""
+    """A serial device: a pty whose other end nobody serves.
 
-    def __init__(self) -> None:
-        self._master, self._slave = os.openpty()
-        self.path = os.ttyname(self._slave)
+    By a name of its own: the next pty of this machine, somebody else's, may get the pty's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.master, slave = os.openpty()
+        self.path = str(path)
+        path.symlink_to(os.ttyname(slave))
+        self._ends = [self.master, slave]
 
     def unplug(self) -> None:
-        for end in (self._master, self._slave):
-            with contextlib.suppress(OSError):
-                os.close(end)
+        Path(self.path).unlink(missing_ok=True)
+        while self._ends:
+            os.close(self._ends.pop())
 
 
 @pytest.fixture
-def lines() -> Iterator[list[Line]]:
-    made = [Line(), Line()]
+def lines(tmp_path: Path) -> Iterator[list[Line]]:
+    made = [Line(tmp_path / "ttyUSB0"), Line(tmp_path / "ttyUSB1")]
     yield made
     for line in made:
         line.unplug()
@@ -62,8 +66,6 @@ async def test_adapter_is_found_by_each_of_its_names_and_again_at_another_port(
         for opens, line in enumerate(lines, 1):
             ports[:] = [Port(line.path, "A50285BI", 0x0403, "FT232R", "1-1.4")]
             await until("plugged", lambda opens=opens: bridge.counters.port_opens == opens)
-            # Off the list first: the next pty of this machine, somebody else's, may have its name.
-            ports.clear()
             line.unplug()
             await until("unplugged", lambda: not bridge.plugged.is_set())
     plugged = [values["port"] for event, values in events if event == "plugged"]
@@ -110,7 +112,7 @@ async def test_fault_while_it_serves_ends_it_with_an_error(lines: list[Line]) ->
                 raise RuntimeError("a fault of its own")
 
             bridge._end.step = fails
-            os.write(lines[0]._master, b"anything")
+            os.write(lines[0].master, b"anything")
             await asyncio.wait_for(bridge.failed.wait(), 10)
             assert not bridge.plugged.is_set()
     assert ended.value.code == "service"
