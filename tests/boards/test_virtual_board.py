@@ -459,41 +459,6 @@ def test_close_ends_the_process_and_removes_what_was_made(make: Maker) -> None:
         board.power_on()
 
 
-# -- what others see of it ------------------------------------------------------------------------
-
-
-def test_whoever_reads_what_happened_finds_the_state_that_came_of_it(
-    make: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A log line, and a console that hangs up, wake others: they must not see the former state."""
-    board = make("import ffi\ninput()\nffi.open(None).func('v', '_exit', 'i')(0)")
-    seen: list[tuple[str, str, int]] = []
-    note, hang_up = board.serial_log.note, board._console.hang_up
-
-    def noted(text: str) -> None:
-        seen.append((text, board.state, len(board._resets)))
-        note(text)
-
-    def hung_up() -> None:
-        seen.append(("hangs up", board.state, len(board._resets)))
-        hang_up()
-
-    monkeypatch.setattr(board.serial_log, "note", noted)
-    monkeypatch.setattr(board._console, "hang_up", hung_up)
-    monkeypatch.setattr(board, "_native_usb", True)
-    board.send(b"\r")
-    board.wait_state("hung")
-    board.reset()
-    board.power_off()
-    assert seen == [
-        ("process ended: exit 0", "hung", 1),
-        ("hangs up", "hung", 1),
-        ("reset", "running", 2),
-        ("hangs up", "off", 2),
-        ("power off", "off", 2),
-    ]
-
-
 # -- hardware channel -----------------------------------------------------------------------------
 
 
